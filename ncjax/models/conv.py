@@ -1,0 +1,137 @@
+"""Convolutions in the form each backend likes.
+
+    lax        plain `lax.conv_general_dilated`; GPU and TPU
+    im2col     patches by shifted slices, then one matmul, ordinary autodiff; tiny images on CPU
+    canonical  plain forward, hand-written gradients; larger images on CPU
+
+Why: on CPU a convolution inside a loop (`scan`, `lax.map`: every training step here) takes a slow path unless it is in
+canonical NHWC/HWIO form, and neither gradient that autodiff derives is. `canonical` writes the input gradient as a
+canonical convolution with the flipped, transposed kernel, and the weight gradient of a stride-1 kernel as canonical
+convolutions over chunks of images, with channels in the place of the batch and the batch in the place of channels.
+For images of at most 8x8 a matmul over patches is faster than either.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+FORMS = ("auto", "lax", "im2col", "canonical")
+TINY_PIXELS = 64  # images up to this many pixels take im2col on CPU
+CHUNK = 16  # images per piece of the weight gradient
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+Images, Kernel = Float[Array, "b h w k"], Float[Array, "s s k o"]
+
+
+class Conv(nn.Module):
+    """A square convolution without bias, padded by kernel_size // 2 on every side as in PyTorch; He-normal, fan out.
+
+    Source of the initialisation: He et al. 2015.
+    """
+
+    features: int
+    kernel_size: int = 3
+    strides: int = 1
+    dtype: jnp.dtype = jnp.float32
+    form: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Images) -> Float[Array, "b h2 w2 o"]:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.variance_scaling(2.0, "fan_out", "normal"), shape)
+        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.form)
+
+
+def convolve(x: Images, kernel: Kernel, strides: int = 1, form: str = "auto") -> Float[Array, "b h2 w2 o"]:
+    """Cross-correlation padded by s // 2, every `strides`-th pixel."""
+    return _FORMS[choose_form(x.shape, kernel.shape) if form == "auto" else form](x, kernel, strides)
+
+
+def choose_form(image_shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> str:
+    """The form for this backend and size."""
+    if jax.default_backend() != "cpu":
+        return "lax"
+    tiny = image_shape[1] * image_shape[2] <= TINY_PIXELS
+    return "im2col" if tiny or kernel_shape[0] == 1 else "canonical"
+
+
+def _lax(x: Images, kernel: Kernel, strides: int):
+    padding = [(kernel.shape[0] // 2,) * 2] * 2
+    return lax.conv_general_dilated(x, kernel, (strides, strides), padding, dimension_numbers=DIMENSIONS)
+
+
+def _im2col(x: Images, kernel: Kernel, strides: int):
+    patches = _patches(x, kernel.shape[0], strides)
+    return patches @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _patches(x: Images, size: int, strides: int) -> Float[Array, "b h2 w2 ssk"]:
+    """The s x s neighbourhoods of every output pixel, in the order of a kernel's first three axes."""
+    before = size // 2
+    padded = jnp.pad(x, ((0, 0), (before, before), (before, before), (0, 0)))
+    rows, columns = (-(-extent // strides) for extent in x.shape[1:3])
+    shifted = [
+        padded[:, i : i + strides * (rows - 1) + 1 : strides, j : j + strides * (columns - 1) + 1 : strides]
+        for i in range(size)
+        for j in range(size)
+    ]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _canonical(x: Images, kernel: Kernel, strides: int):
+    return _lax(x, kernel, strides)
+
+
+def _canonical_forward(x: Images, kernel: Kernel, strides: int):
+    return _lax(x, kernel, strides), (x, kernel)
+
+
+def _canonical_backward(strides: int, saved, dy):
+    x, kernel = saved
+    weight_gradient = _chunked_weight_gradient if strides == 1 else _tap_weight_gradient
+    return _input_gradient(dy, kernel, x.shape, strides), weight_gradient(x, dy, kernel.shape[0], strides)
+
+
+def _input_gradient(dy, kernel: Kernel, shape: tuple[int, ...], strides: int) -> Images:
+    """A stride-1 convolution of dy, spread out by `strides`, with the kernel turned by 180 degrees."""
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    if strides > 1:
+        rest = [
+            (0, extent - strides * (size - 1) - 1, strides - 1)
+            for extent, size in zip(shape[1:3], dy.shape[1:3], strict=True)
+        ]
+        dy = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *rest, (0, 0, 0)])
+    return _lax(dy, turned, 1)
+
+
+def _chunked_weight_gradient(x: Images, dy, size: int, strides: int) -> Kernel:
+    """dw[i, j, k, o] = sum over images and pixels of x[b, h+i, w+j, k] dy[b, h, w, o], 16 images at a time."""
+    whole = len(x) // CHUNK * CHUNK
+
+    def piece(start, count):
+        lhs = lax.dynamic_slice_in_dim(x, start, count).transpose(3, 1, 2, 0)
+        rhs = lax.dynamic_slice_in_dim(dy, start, count).transpose(1, 2, 0, 3)
+        padding = [(size // 2,) * 2] * 2
+        return lax.conv_general_dilated(lhs, rhs, (1, 1), padding, dimension_numbers=DIMENSIONS)
+
+    total = jnp.zeros((x.shape[-1], size, size, dy.shape[-1]), x.dtype)
+    total = lax.fori_loop(0, whole // CHUNK, lambda i, running: running + piece(i * CHUNK, CHUNK), total)
+    if whole < len(x):
+        total = total + piece(whole, len(x) - whole)
+    return total.transpose(1, 2, 0, 3)
+
+
+def _tap_weight_gradient(x: Images, dy, size: int, strides: int) -> Kernel:
+    """One matmul of patches and dy."""
+    patches = _patches(x, size, strides)
+    flat = patches.reshape(-1, patches.shape[-1]).T @ dy.reshape(-1, dy.shape[-1])
+    return flat.reshape(size, size, x.shape[-1], dy.shape[-1])
+
+
+_canonical.defvjp(_canonical_forward, _canonical_backward)
+_FORMS = {"lax": _lax, "im2col": _im2col, "canonical": _canonical}
