@@ -1,0 +1,89 @@
+"""Which runs there are: families of frames and controls, as a list of specs and stacked arrays."""
+
+from dataclasses import asdict, dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from ncjax.theory import frames
+from ncjax.training.step import RunInputs
+
+BASE, PERMUTATION, ROTATION = range(3)  # streams of the frame seed
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: its family, its frame's label, its seeds. A jitter seed of 0 leaves the initial weights alone."""
+
+    family: str
+    frame: str
+    init_seed: int
+    order_seed: int
+    augment_seed: int
+    jitter_seed: int = 0
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+def run_specs(counts, seed: int) -> list[RunSpec]:
+    """The runs of a config: `counts` is config.runs.
+
+    `permutation`, `rotation`: other frames, the same seeds; the first of each is the base frame, untouched.
+    `seed`: the base frame, other seeds. `repeat`: all equal. `jitter`: initial weights perturbed by 1e-6.
+    `cross_seeds` = S > 1 trains every frame of the first two families with S seeds.
+    """
+    specs = []
+    for family, count in (("permutation", counts.permutations), ("rotation", counts.rotations)):
+        labels = [f"{family}-{index}" for index in range(count)]
+        crossed = [(label, seed + extra) for label in labels for extra in range(counts.cross_seeds)]
+        specs += [_spec(family, label, run_seed) for label, run_seed in crossed]
+    specs += [_spec("seed", "base", seed + index) for index in range(counts.seeds)]
+    specs += [_spec("repeat", "base", seed) for _ in range(counts.repeats)]
+    specs += [_spec("jitter", "base", seed, jitter_seed=index + 1) for index in range(counts.jitters)]
+    return specs
+
+
+def _spec(family: str, frame: str, seed: int, jitter_seed: int = 0) -> RunSpec:
+    return RunSpec(family, frame, seed, seed, seed, jitter_seed)
+
+
+def stacked_frames(
+    specs: list[RunSpec], num_classes: int, dim: int, scale: float, seed: int
+) -> Float[np.ndarray, "r d c"]:
+    """The frame of every run, float32.
+
+    Raises:
+      InputError: when no simplex ETF fits the dimension, or more permutations are asked for than exist.
+    """
+    key = jax.random.key(seed)
+    base = np.asarray(frames.simplex_etf(num_classes, dim, scale=scale, key=jax.random.fold_in(key, BASE)))
+    labels = {spec.frame for spec in specs}
+    found = {"base": base}
+    found |= _permuted(base, _count(labels, "permutation"), jax.random.fold_in(key, PERMUTATION))
+    found |= _rotated(base, _count(labels, "rotation"), jax.random.fold_in(key, ROTATION))
+    return np.stack([found[spec.frame] for spec in specs]).astype(np.float32)
+
+
+def stacked_inputs(specs: list[RunSpec], frames_of_runs: Float[np.ndarray, "r d c"]) -> RunInputs:
+    """Frames and seeds of every run, (R, ...)."""
+    names = ("init_seed", "order_seed", "augment_seed", "jitter_seed")
+    return RunInputs(frames_of_runs, *(np.array([getattr(spec, name) for spec in specs], np.uint32) for name in names))
+
+
+def _count(labels: set[str], family: str) -> int:
+    return sum(label.startswith(family + "-") for label in labels)
+
+
+def _permuted(base, count: int, key) -> dict:
+    if count == 0:
+        return {}
+    orders = frames.distinct_permutations(key, base.shape[1], count)
+    return {f"permutation-{i}": np.asarray(frames.permute(base, order)) for i, order in enumerate(orders)}
+
+
+def _rotated(base, count: int, key) -> dict:
+    rotations = [frames.random_rotation(jax.random.fold_in(key, i), base.shape[0]) for i in range(1, count)]
+    rotated = [base, *(np.asarray(frames.rotate(base, rotation)) for rotation in rotations)][:count]
+    return {f"rotation-{i}": frame for i, frame in enumerate(rotated)}
