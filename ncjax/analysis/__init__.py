@@ -1,0 +1,1 @@
+"""From records to answers: load runs, compare families, draw figures."""

@@ -1,0 +1,54 @@
+"""What a user sees at the end: one table, one sentence, the paths of the figures."""
+
+import csv
+import io
+from pathlib import Path
+
+from ncjax.analysis.families import family_table, verdict
+from ncjax.analysis.figures import draw_all
+from ncjax.analysis.runset import RunSet
+from ncjax.store.records import write_bytes
+
+COLUMNS = {  # key of the table: (heading, format)
+    "family": ("family", "{}"),
+    "runs": ("runs", "{}"),
+    "converged": ("converged", "{}"),
+    "test_accuracy_mean": ("test acc", "{:.4f}"),
+    "test_accuracy_std": ("std", "{:.4f}"),
+    "test_accuracy_min": ("min", "{:.4f}"),
+    "test_accuracy_max": ("max", "{:.4f}"),
+    "excess_variance": ("excess var", "{:+.1e}"),
+    "test_loss": ("test loss", "{:.4f}"),
+    "p_min": ("p_min", "{:+.2f}"),
+    "nc1_quotient": ("NC1", "{:.2e}"),
+    "tpt_start_epoch": ("TPT start", "{:.1f}"),
+    "tpt_gain": ("TPT gain", "{:+.4f}"),
+}
+
+
+def summarise(runs: RunSet, folder: Path, say=print) -> None:
+    """Print the family table and the verdict; write both tables/families.csv and the figures under `folder`."""
+    table = family_table(runs)
+    path = folder / "tables" / "families.csv"
+    write_bytes(path, _csv(table).encode())
+    say(table_text(table))
+    say(f"\n{verdict(runs)}\n")
+    say(f"table    {path}")
+    for figure in draw_all(runs, folder / "figures"):
+        say(f"figure   {figure}")
+
+
+def table_text(table: list[dict]) -> str:
+    """The family table for a terminal, columns aligned."""
+    body = [[form.format(row[key]) for key, (_, form) in COLUMNS.items()] for row in table]
+    cells = [[heading for heading, _ in COLUMNS.values()], *body]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells)
+
+
+def _csv(table: list[dict]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, table[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return buffer.getvalue()

@@ -1,0 +1,67 @@
+"""Train the runs of a config: python -m ncjax.main --config=configs/digits.py [--workdir=...] [--config.key=value]."""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ncjax.config import validate
+from ncjax.errors import InputError
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file, such as configs/digits.py.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Where records, checkpoints and figures go; default out/<config's name>.")
+
+
+def main(arguments: list[str]) -> None:
+    """Train, or go on training, then summarise."""
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save
+    if len(arguments) > 1:
+        raise InputError(f"unexpected argument {arguments[1]!r}: settings are written --config.key=value")
+    if not _CONFIG.value:
+        raise InputError("no config: add --config=configs/digits.py")
+    settings = validate(_CONFIG.value)
+    workdir = Path(_WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))
+    print(f"workdir  {workdir}", flush=True)
+    reached = _train(settings, workdir)
+    if reached < settings.epochs:
+        print(f"stopped and saved at epoch {reached} of {settings.epochs}; the same command goes on from there")
+        sys.exit(130)
+    from ncjax.analysis.runset import load
+    from ncjax.analysis.summary import summarise
+
+    summarise(load(workdir), workdir)
+
+
+def default_workdir(config_file: str) -> str:
+    """out/<name> for configs/<name>.py, out/<name>-<variant> for configs/<name>.py:<variant>."""
+    path, _, variant = config_file.partition(":")
+    return os.path.join("out", "-".join(filter(None, (Path(path).stem, variant))))
+
+
+def _train(settings, workdir: Path) -> int:
+    if settings.deterministic:
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    from ncjax.training import parallel  # jax starts here, after the flags that shape it
+    from ncjax.training.train import train
+
+    parallel.use_all_cores()
+    return train(settings, workdir)
+
+
+def run() -> None:
+    """The command: one clear line for what a user can mend, exit status 2."""
+    try:
+        app.run(main)
+    except InputError as error:
+        sys.exit(_fail(error))
+
+
+def _fail(error: InputError) -> int:
+    print(f"ncjax: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    run()
