@@ -18,6 +18,16 @@ def terminal_phase_start(epochs: np.ndarray, accuracy: Float[np.ndarray, "r e"],
     return np.where(reached.any(axis=1), epochs[reached.argmax(axis=1)], np.nan)
 
 
+def last_epoch_below(epochs: np.ndarray, accuracy: Float[np.ndarray, "r e"], reach: float = 1.0) -> np.ndarray:
+    """The last evaluated epoch (R,) with training accuracy below `reach`: a run may leave the terminal phase again.
+
+    0 for a run that was never below.
+    """
+    below = accuracy < reach
+    last = len(epochs) - 1 - below[:, ::-1].argmax(axis=1)
+    return np.where(below.any(axis=1), epochs[last], 0)
+
+
 def excess_variance(correct: Bool[np.ndarray, "r n"]) -> float:
     """Variance of accuracy over runs above what a finite test set alone would give, in squared accuracy.
 
@@ -50,7 +60,9 @@ def family_table(runs: RunSet) -> list[dict]:
     """One row per family, at the last evaluation; standard deviations with ddof = 1, NaN for a single run."""
     accuracy = runs.values("accuracy", "test")
     correct = runs.arrays()["test_predictions"] == runs.labels["test"]
-    start = terminal_phase_start(*runs.curve("accuracy", "train"), runs.config.converged.accuracy)
+    reach = runs.config.converged.accuracy
+    start = terminal_phase_start(*runs.curve("accuracy", "train"), reach)
+    below = last_epoch_below(*runs.curve("accuracy", "train"), reach)
     gain = accuracy - terminal_phase_values(runs, "accuracy", "test")
     fitted = converged(runs)
     table = []
@@ -70,6 +82,7 @@ def family_table(runs: RunSet) -> list[dict]:
                 "p_min": runs.values("p_min")[members].mean(),
                 "nc1_quotient": runs.values("nc1_quotient")[members].mean(),
                 "tpt_start_epoch": _mean(start[members]),
+                "last_epoch_below": below[members].max(),
                 "tpt_gain": _mean(gain[members]),
             }
         )

@@ -57,17 +57,18 @@ def loss_and_margin(runs: RunSet) -> Figure:
 def neural_collapse(runs: RunSet) -> Figure:
     """NC1 to NC4 on the training split against epoch."""
     panels = {
-        "nc1_quotient": "NC1: within / between-class scatter",
-        "nc2_etf_error_means": "NC2: distance of class means from an ETF",
-        "nc3_duality_error": "NC3: distance of means from the frame",
-        "nc4_disagreement": "NC4: disagreement with nearest mean",
+        "nc1_quotient": ("NC1: within-class variability", r"tr $S_W$ / tr $S_B$"),
+        "nc2_etf_error_means": ("NC2: class means against an ETF", "distance of Gram matrices"),
+        "nc3_duality_error": ("NC3: class means against the frame", "distance from duality"),
+        "nc4_disagreement": ("NC4: prediction against nearest mean", "share that disagrees"),
     }
     figure = Figure(figsize=(7.2, 5.2))
     axes = figure.subplots(2, 2).ravel()
-    for axis, (metric, label) in zip(axes, panels.items(), strict=True):
+    for axis, (metric, (title, label)) in zip(axes, panels.items(), strict=True):
         _family_curves(axis, runs, metric, "train")
         # a share of images becomes exactly 0, which a log axis cannot show
         axis.set(yscale="linear" if metric == "nc4_disagreement" else "log", ylabel=label)
+        axis.set_title(title, fontsize="medium", loc="left")
     _finish_curves(figure, axes, runs)
     return figure
 
@@ -116,6 +117,7 @@ def pairwise_margins(runs: RunSet) -> Figure:
         for name in ("cmins", "cmaxes", "cbars", "cmedians"):
             parts[name].set(color=color, linewidth=1)
     right.set(xticks=range(len(runs.families)), xticklabels=runs.families, ylabel=r"$\gamma_{y,y'}$ at the end")
+    right.tick_params(axis="x", labelsize="small")
     right.grid(visible=False, axis="x")
     return figure
 
@@ -140,9 +142,20 @@ def _finish_curves(figure: Figure, axes, runs: RunSet) -> None:
             axis.axvspan(start.min(), start.max(), color="0.5", alpha=0.12, lw=0)
             axis.axvline(np.median(start), color="0.3", linestyle=":", label="TPT start (median, range)")
         axis.set(xscale="log", xlabel="epoch")
-        axis.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+        axis.xaxis.set_major_formatter("{x:g}")
+        if axis.get_yscale() == "log":
+            _tick_sparsely(axis.yaxis)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), columnspacing=1.2, handlelength=1.5)
+
+
+def _tick_sparsely(axis) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade when there are few decades, else at each decade."""
+    low, high = axis.get_view_interval()
+    steps = (1,) if high / low > 30 else (1, 2, 5)
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=steps))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
 def _three_stages(runs: RunSet) -> dict[int, int]:

@@ -22,6 +22,7 @@ COLUMNS = {  # key of the table: (heading, format)
     "p_min": ("p_min", "{:+.2f}"),
     "nc1_quotient": ("NC1", "{:.2e}"),
     "tpt_start_epoch": ("TPT start", "{:.1f}"),
+    "last_epoch_below": ("below till", "{}"),
     "tpt_gain": ("TPT gain", "{:+.4f}"),
 }
 

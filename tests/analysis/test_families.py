@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ncjax.analysis.families import excess_variance, terminal_phase_start
+from ncjax.analysis.families import excess_variance, last_epoch_below, terminal_phase_start
 
 
 def test_terminal_phase_starts_at_the_first_perfect_evaluation():
@@ -11,6 +11,12 @@ def test_terminal_phase_starts_at_the_first_perfect_evaluation():
     accuracy = np.array([[0.5, 1.0, 0.9, 1.0], [0.9, 0.99, 1.0, 1.0], [0.1, 0.2, 0.3, 0.4]])
     np.testing.assert_array_equal(terminal_phase_start(epochs, accuracy), [2, 5, np.nan])
     np.testing.assert_array_equal(terminal_phase_start(epochs, accuracy, 0.9), [2, 1, np.nan])
+
+
+def test_last_epoch_below_is_the_last_imperfect_evaluation():
+    epochs = np.array([1, 2, 5, 9])
+    accuracy = np.array([[0.5, 1.0, 0.9, 1.0], [1.0, 1.0, 1.0, 1.0], [0.1, 0.2, 0.3, 0.4]])
+    np.testing.assert_array_equal(last_epoch_below(epochs, accuracy), [5, 0, 9])
 
 
 def test_excess_variance_of_independent_errors_is_zero_on_average():
