@@ -111,19 +111,22 @@ def _input_gradient(dy, kernel: Kernel, shape: tuple[int, ...], strides: int) ->
 
 def _chunked_weight_gradient(x: Images, dy, size: int, strides: int) -> Kernel:
     """dw[i, j, k, o] = sum over images and pixels of x[b, h+i, w+j, k] dy[b, h, w, o], 16 images at a time."""
-    whole = len(x) // CHUNK * CHUNK
+    whole = len(x) // CHUNK
+    padding = [(size // 2,) * 2] * 2
 
     def piece(start, count):
         lhs = lax.dynamic_slice_in_dim(x, start, count).transpose(3, 1, 2, 0)
         rhs = lax.dynamic_slice_in_dim(dy, start, count).transpose(1, 2, 0, 3)
-        padding = [(size // 2,) * 2] * 2
-        return lax.conv_general_dilated(lhs, rhs, (1, 1), padding, dimension_numbers=DIMENSIONS)
+        return lax.conv_general_dilated(
+            lhs, rhs, (1, 1), padding, dimension_numbers=DIMENSIONS, preferred_element_type=jnp.float32
+        )
 
-    total = jnp.zeros((x.shape[-1], size, size, dy.shape[-1]), x.dtype)
-    total = lax.fori_loop(0, whole // CHUNK, lambda i, running: running + piece(i * CHUNK, CHUNK), total)
-    if whole < len(x):
-        total = total + piece(whole, len(x) - whole)
-    return total.transpose(1, 2, 0, 3)
+    total = jnp.zeros((x.shape[-1], size, size, dy.shape[-1]), jnp.float32)
+    if whole:
+        total = lax.fori_loop(0, whole, lambda i, running: running + piece(i * CHUNK, CHUNK), total)
+    if len(x) % CHUNK:
+        total = total + piece(whole * CHUNK, len(x) % CHUNK)
+    return total.transpose(1, 2, 0, 3).astype(x.dtype)
 
 
 def _tap_weight_gradient(x: Images, dy, size: int, strides: int) -> Kernel:
