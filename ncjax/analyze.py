@@ -1,9 +1,8 @@
 """Analyse a workdir from its checkpoints alone: python -m ncjax.analyze --workdir=out/digits."""
 
-import sys
+from absl import flags
 
-from absl import app, flags, logging
-
+from ncjax.command import run
 from ncjax.errors import InputError
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "The workdir of a training run.")
@@ -11,7 +10,6 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "The workdir of a training run.")
 
 def main(arguments: list[str]) -> None:
     """Recompute every metric from the checkpoints; tables and figures go to <workdir>/analysis."""
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a restore
     if len(arguments) > 1 or not _WORKDIR.value:
         raise InputError("which workdir? python -m ncjax.analyze --workdir=out/digits")
     from ncjax.analysis.runset import load
@@ -26,14 +24,5 @@ def main(arguments: list[str]) -> None:
     summarise(recomputed, runs.workdir / "analysis")
 
 
-def run() -> None:
-    """The command: one clear line for what a user can mend, exit status 2."""
-    try:
-        app.run(main)
-    except InputError as error:
-        print(f"ncjax: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    run()
+    run(main)

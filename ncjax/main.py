@@ -4,9 +4,10 @@ import os
 import sys
 from pathlib import Path
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags
+from ml_collections import FrozenConfigDict, config_flags
 
+from ncjax.command import run
 from ncjax.config import validate
 from ncjax.errors import InputError
 
@@ -16,12 +17,9 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Where records, checkpoints and fi
 
 def main(arguments: list[str]) -> None:
     """Train, or go on training, then summarise."""
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save
     if len(arguments) > 1:
         raise InputError(f"unexpected argument {arguments[1]!r}: settings are written --config.key=value")
-    if not _CONFIG.value:
-        raise InputError("no config: add --config=configs/digits.py")
-    settings = validate(_CONFIG.value)
+    settings = _settings()
     workdir = Path(_WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))
     print(f"workdir  {workdir}", flush=True)
     reached = _train(settings, workdir)
@@ -32,6 +30,15 @@ def main(arguments: list[str]) -> None:
     from ncjax.analysis.summary import summarise
 
     summarise(load(workdir), workdir)
+
+
+def _settings() -> FrozenConfigDict:
+    if _CONFIG.value is None:
+        raise InputError("no config: add --config=configs/digits.py")
+    try:
+        return validate(_CONFIG.value)
+    except OSError as error:  # a file that could not be read says so only when its content is asked for
+        raise InputError(str(error).strip().splitlines()[-1].strip()) from error
 
 
 def default_workdir(config_file: str) -> str:
@@ -50,18 +57,5 @@ def _train(settings, workdir: Path) -> int:
     return train(settings, workdir)
 
 
-def run() -> None:
-    """The command: one clear line for what a user can mend, exit status 2."""
-    try:
-        app.run(main)
-    except InputError as error:
-        sys.exit(_fail(error))
-
-
-def _fail(error: InputError) -> int:
-    print(f"ncjax: {error}", file=sys.stderr)
-    return 2
-
-
 if __name__ == "__main__":
-    run()
+    run(main)

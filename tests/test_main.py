@@ -68,6 +68,8 @@ def test_analyze_from_the_checkpoints_alone(workdir):
         (["--config.model.name=resnet33"], "config.model.name"),
         (["--config.dataset.name=npz:/nowhere.npz"], "/nowhere.npz"),
         (["epochs=3"], "epochs=3"),
+        (["--config.optimizer=3"], "not a dict"),
+        (["--cofnig=3"], "cofnig"),
     ],
 )
 def test_bad_input_is_one_clear_line(tmp_path, arguments, said):
@@ -104,13 +106,13 @@ def test_a_stopped_job_goes_on_and_ends_with_the_same_numbers(tmp_path):
     assert whole.returncode == 0, whole.stderr
     arguments = command("ncjax.main", *train_arguments(tmp_path / "cut", *changes))
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-    for line in process.stdout:
-        if line.startswith("epoch  3/"):
-            process.send_signal(signal.SIGTERM)
-            break
-    rest = process.stdout.read()
-    assert process.wait(timeout=120) == 130
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
+        for line in process.stdout:
+            if line.startswith("epoch  3/"):
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.stdout.read()
+        assert process.wait(timeout=120) == 130
     assert "stopped and saved at epoch" in rest
     resumed = run(*arguments)
     assert resumed.returncode == 0, resumed.stderr

@@ -149,6 +149,8 @@ def parse_idx(content: bytes, origin) -> UInt8[np.ndarray, "..."]:
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise InputError(f"{origin} is not an IDX file of bytes")
     start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise InputError(f"{origin} is cut short: fetch it again")
     shape = np.frombuffer(content[4:start], ">u4").astype(int)
     if len(content) - start != np.prod(shape):
         raise InputError(f"{origin} is cut short or too long for its shape {tuple(shape.tolist())}: fetch it again")
@@ -156,9 +158,17 @@ def parse_idx(content: bytes, origin) -> UInt8[np.ndarray, "..."]:
 
 
 def _tfds(name: str, data_dir: Path) -> Arrays:
-    from ncjax.data.tfds_source import read
+    """What tensorflow-datasets prepared, read once and kept as one .npz beside it."""
+    cached = data_dir / f"{name}.npz"
+    if not cached.exists():
+        from ncjax.data.tfds_source import read
 
-    return Arrays(*read(name, data_dir))
+        arrays = read(name, data_dir)
+        temporary = cached.with_name(f".{cached.name}.tmp")
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays._asdict())
+        temporary.replace(cached)
+    return _npz(str(cached), data_dir)
 
 
 SOURCES = {"digits": _digits, "npz": _npz, "idx": _idx, "tfds": _tfds}

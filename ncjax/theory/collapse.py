@@ -101,7 +101,7 @@ def _geometry(columns: np.ndarray, name: str) -> dict[str, float]:
     cosines = (columns / norms).T @ (columns / norms)
     angles = cosines[~np.eye(len(cosines), dtype=bool)]
     found = {
-        f"nc2_equinorm_{name}": _std(norms) / _mean(norms),
+        f"nc2_equinorm_{name}": float(np.divide(_std(norms), _mean(norms))),
         f"nc2_equiangular_{name}": _std(angles),
         f"nc2_etf_error_{name}": _etf_error(columns.T @ columns),
     }
@@ -116,7 +116,7 @@ def _duality(centred: np.ndarray, frame: np.ndarray) -> dict[str, float]:
     return {
         "nc3_duality_error": _etf_error(frame.T @ centred),
         "nc3_alignment": float(np.linalg.norm(unit_frame - unit_means)),
-        "nc3_cosine_gap": _mean(1 - cosines),
+        "nc3_cosine_gap": _mean(np.maximum(1 - cosines, 0)),  # rounding may leave -1e-16
     }
 
 

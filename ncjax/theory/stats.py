@@ -16,6 +16,7 @@ class ClassStats(NamedTuple):
 
     counts: Float[Array, " c"]
     means: Float[Array, "c d"]  # 0 for an absent class
+    means_low: Float[Array, "c d"]  # what rounding has taken from `means`: thousands of merges keep all its digits
     scatter: Float[Array, "d d"]  # sum over samples of (z - mu_y)(z - mu_y)^T
     class_scatter: Float[Array, " c"]  # sum over samples of the class of ||z - mu_y||^2
     max_norm: Float[Array, " c"]  # largest ||z||; 0 for an absent class
@@ -30,6 +31,7 @@ def empty(num_classes: int, dim: int, *, with_margins: bool, dtype=jnp.float32) 
     return ClassStats(
         counts=jnp.zeros(num_classes, dtype),
         means=jnp.zeros((num_classes, dim), dtype),
+        means_low=jnp.zeros((num_classes, dim), dtype),
         scatter=jnp.zeros((dim, dim), dtype),
         class_scatter=jnp.zeros(num_classes, dtype),
         max_norm=jnp.zeros(num_classes, dtype),
@@ -58,6 +60,7 @@ def class_stats(
     found = ClassStats(
         counts=counts,
         means=means,
+        means_low=jnp.zeros_like(means),
         scatter=_matmul((centred * present[:, None]).T, centred),
         class_scatter=_matmul(belongs.T, jnp.sum(centred**2, axis=1)),
         max_norm=jnp.max(belongs * norms[:, None], axis=0, initial=0),
@@ -79,10 +82,13 @@ def merge(a: ClassStats, b: ClassStats) -> ClassStats:
     counts = a.counts + b.counts
     share = b.counts / jnp.maximum(counts, 1)
     weight = a.counts * share  # n_a n_b / n
-    shift = b.means - a.means
+    shift = (b.means - a.means) + (b.means_low - a.means_low)
+    move = share[:, None] * shift + a.means_low
+    means = a.means + move
     merged = ClassStats(
         counts=counts,
-        means=a.means + share[:, None] * shift,
+        means=means,
+        means_low=move - (means - a.means),
         scatter=a.scatter + b.scatter + _matmul((weight[:, None] * shift).T, shift),
         class_scatter=a.class_scatter + b.class_scatter + weight * jnp.sum(shift**2, axis=1),
         max_norm=jnp.maximum(a.max_norm, b.max_norm),
