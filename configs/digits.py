@@ -1,4 +1,4 @@
-"""Handwritten digits, ResNet-8, 70 runs: the default, offline, on any laptop.
+"""Handwritten digits, ResNet-8, 42 runs: the default, offline, on any laptop.
 
 python -m ncjax.main --config=configs/digits.py
 """
@@ -19,9 +19,9 @@ def get_config():
     config.evaluate_epochs.log_spaced = 10
     config.checkpoint_epochs = 50
     config.converged.loss = 0.03
-    config.runs.permutations = 20
-    config.runs.rotations = 20
-    config.runs.seeds = 20
+    config.runs.permutations = 12
+    config.runs.rotations = 12
+    config.runs.seeds = 12
     config.runs.repeats = 2
-    config.runs.jitters = 8
+    config.runs.jitters = 4
     return config

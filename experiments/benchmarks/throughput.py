@@ -27,7 +27,8 @@ from ncjax.training.step import Recipe, Split, init_state, make_optimizer, train
 
 STEPS = 8  # of one epoch, which is one call
 CASES = {  # model, depth, image shape, batch size, runs
-    "digits": ("resnet8", 8, (8, 8, 1), 128, 10),
+    "digits": ("resnet8", 8, (8, 8, 1), 50, 10),  # as configs/digits.py
+    "digits128": ("resnet8", 8, (8, 8, 1), 128, 10),
     "resnet20": ("resnet20", 20, (32, 32, 3), 64, 4),
 }
 RESULTS = Path(__file__).parents[1] / "results"
