@@ -1,12 +1,23 @@
 """Families of runs compared: how much they spread, how much of that is more than the test set's own noise."""
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
+from ncjax.analysis import statistics
 from ncjax.analysis.runset import RunSet
+from ncjax.analysis.statistics import excess_variance
 
-FRAME_FAMILIES = ("permutation", "rotation")
+
+class Crossed(NamedTuple):
+    """A metric of one family in which every frame was trained with every seed."""
+
+    frames: list[str]  # labels
+    seeds: list[int]
+    values: Float[np.ndarray, "f s"]
+    left_out: int  # frames of which a run diverged
 
 
 def terminal_phase_start(epochs: np.ndarray, accuracy: Float[np.ndarray, "r e"], reach: float = 1.0) -> np.ndarray:
@@ -26,21 +37,6 @@ def last_epoch_below(epochs: np.ndarray, accuracy: Float[np.ndarray, "r e"], rea
     below = accuracy < reach
     last = len(epochs) - 1 - below[:, ::-1].argmax(axis=1)
     return np.where(below.any(axis=1), epochs[last], 0)
-
-
-def excess_variance(correct: Bool[np.ndarray, "r n"]) -> float:
-    """Variance of accuracy over runs above what a finite test set alone would give, in squared accuracy.
-
-    var(accuracy, ddof=1) - R/(R-1) (1/N^2) sum_i p_i (1 - p_i), p_i the share of runs right on image i: the noise of
-    runs whose errors are independent given the image. Negative when runs agree on which images they fail more than
-    independent ones would. NaN for a single run.
-    """
-    runs, images = correct.shape
-    if runs < 2:
-        return float("nan")
-    share = correct.mean(axis=0)
-    noise = runs / (runs - 1) * np.sum(share * (1 - share)) / images**2
-    return float(np.var(correct.mean(axis=1), ddof=1) - noise)
 
 
 def converged(runs: RunSet) -> Bool[np.ndarray, " r"]:
@@ -89,14 +85,106 @@ def family_table(runs: RunSet) -> list[dict]:
     return table
 
 
-def verdict(runs: RunSet) -> str:
-    """One plain sentence: how the spread over frames compares with the spread over the controls.
+def diverged(runs: RunSet) -> Bool[np.ndarray, " r"]:
+    """Which runs end with a loss that is not finite on either split."""
+    return ~(np.isfinite(runs.values("loss")) & np.isfinite(runs.values("loss", "test")))
 
-    The test is Brown-Forsythe on deviations from each family's median; a spread is descriptive, not yet a cause.
+
+def crossed_families(runs: RunSet, metric: str = "accuracy", split: str = "test") -> dict[str, Crossed]:
+    """{family: values of its frames x seeds} at the end, of every family with at least two of both.
+
+    A frame of which a run diverged is left out: the analysis needs the table whole.
     """
+    values = np.where(diverged(runs), np.nan, runs.values(metric, split))
+    found = {}
+    for family, members in runs.families.items():
+        grid = frames_by_seeds(runs, members)
+        kept = grid[np.isfinite(values[grid]).all(axis=1)]
+        if min(kept.shape) > 1:
+            frames = [runs.specs[run].frame for run in kept[:, 0]]
+            seeds = [runs.specs[run].init_seed for run in kept[0]]
+            found[family] = Crossed(frames, seeds, values[kept], len(grid) - len(kept))
+    return found
+
+
+def frames_by_seeds(runs: RunSet, members: Int[np.ndarray, " m"]) -> Int[np.ndarray, "f s"]:
+    """These runs as a table, frames x seeds; (M, 1), one run a row, where not every frame has the same seeds."""
+    cells = {(runs.specs[run].frame, runs.specs[run].init_seed): run for run in members}
+    frames, seeds = (list(dict.fromkeys(key[part] for key in cells)) for part in (0, 1))
+    if len(frames) < 2 or not len(members) == len(cells) == len(frames) * len(seeds):
+        return members[:, None]
+    return np.array([[cells[frame, seed] for seed in seeds] for frame in frames])
+
+
+def crossed_table(runs: RunSet, metric: str = "accuracy", split: str = "test") -> list[dict]:
+    """One row per family crossed with seeds: `statistics.crossed_design`, its size, what it could have detected.
+
+    Empty when no family is crossed (config.runs.cross_seeds = 1). `detectable_std` is the standard deviation over
+    frames that would be found with probability 0.8 at level 0.05, `detectable_share` the share of variance it makes.
+    """
+    table = []
+    for family, crossed in crossed_families(runs, metric, split).items():
+        design = statistics.crossed_design(crossed.values)
+        effect = _detectable_when_crossed(crossed, design)
+        total = effect**2 + max(design["var_seed"], 0) + design["var_residual"]
+        size = {"family": family, "frames": len(crossed.frames), "seeds": len(crossed.seeds)}
+        size |= {"frames_left_out": crossed.left_out}
+        share = effect**2 / total if total > 0 else float("nan")
+        table.append(size | design | {"detectable_std": effect, "detectable_share": share})
+    return table
+
+
+def control_table(runs: RunSet) -> list[dict]:
+    """One row per family, of the runs that did not diverge: do they differ, in which images, from chance?
+
+    `accuracy_mean` of single runs, `vote_accuracy` of their majority vote, `disagreement` of two runs on an image,
+    `excess_variance`, Cochran's `q` and its `q_p` (do runs differ at all: true of seeds too), and `detectable_std`: the
+    smallest spread over frames that a comparison with the controls finds with probability 0.8 at level 0.05. The
+    comparison is with the residual of the crossed design where there is one, else with the seed family by an F test of
+    variances (Brown-Forsythe, in `verdict`, trades some of that power for robustness); NaN for a family of one frame.
+    """
+    predictions, labels = runs.arrays()["test_predictions"], runs.labels["test"]
+    sound = ~diverged(runs)
+    table = []
+    for family, members in runs.families.items():
+        members = members[sound[members]]
+        row = {"family": family, "runs": len(members)}
+        if len(members):
+            row |= _agreement(predictions[members], labels)
+            table.append(row | {"detectable_std": _detectable(runs, family)})
+    return table
+
+
+def verdict(runs: RunSet) -> str:
+    """One plain sentence: do frames change test accuracy more than seeds do?
+
+    From the crossed design where there is one. Else the spread over frames against that over the controls, by
+    Brown-Forsythe on deviations from each family's median; a spread is descriptive, not yet a cause.
+    """
+    crossed = crossed_table(runs)
+    return _crossed_verdict(crossed) if crossed else _spread_verdict(runs)
+
+
+def _crossed_verdict(table: list[dict]) -> str:
+    said = []
+    for row in table:
+        design = f"over {row['frames']} {row['family']}s x {row['seeds']} seeds"
+        if not np.isfinite(row["p"]):
+            said.append(f"nothing {design}, where test accuracy does not vary at all")
+            continue
+        chance = "chance alone would give as much" if row["p"] >= 0.05 else "chance alone would hardly give it"
+        share, low, high = (100 * max(row[name], 0) for name in ("share", "share_low", "share_high"))
+        said.append(
+            f"{share:.0f} % {design} (95 % interval {low:.0f} to {high:.0f} %; F test p = {row['p']:.2g}, {chance}; a "
+            f"standard deviation over frames of {row['detectable_std']:.4f} would have been found with probability 0.8)"
+        )
+    return f"Of the variance of test accuracy the frame accounts for {', and for '.join(said)}."
+
+
+def _spread_verdict(runs: RunSet) -> str:
     accuracy = runs.values("accuracy", "test")
     samples = {family: accuracy[members] for family, members in runs.families.items() if len(members) > 1}
-    frames = [family for family in FRAME_FAMILIES if family in samples]
+    frames = [family for family in samples if _frames_of(runs, family) > 1]
     controls = [family for family in samples if family not in frames]
     if not frames or not controls:
         return (
@@ -118,6 +206,41 @@ def _compare(frames: list[np.ndarray], seeds: np.ndarray) -> str:
     p_value = scipy.stats.levene(np.concatenate(centred[:-1]), centred[-1], center="median").pvalue
     said = "which chance alone would give" if p_value >= 0.05 else "which chance alone would hardly give"
     return f"frames spread {ratio:.2f} times as much as seeds, {said} (Brown-Forsythe p = {p_value:.2g})"
+
+
+def _agreement(predictions, labels) -> dict[str, float]:
+    correct = predictions == labels
+    q, q_p = statistics.cochran_q(correct)
+    return {
+        "accuracy_mean": float(correct.mean()),
+        "vote_accuracy": statistics.majority_vote_accuracy(predictions, labels),
+        "disagreement": statistics.disagreement(predictions),
+        "excess_variance": excess_variance(correct),
+        "q": q,
+        "q_p": q_p,
+    }
+
+
+def _detectable(runs: RunSet, family: str) -> float:
+    crossed = crossed_families(runs).get(family)
+    if crossed:
+        return _detectable_when_crossed(crossed, statistics.crossed_design(crossed.values))
+    sound, accuracy = ~diverged(runs), runs.values("accuracy", "test")
+    seeds = [run for run in runs.families.get("seed", ()) if sound[run]]
+    if _frames_of(runs, family) < 2 or len(seeds) < 2:
+        return float("nan")
+    trained = int(sound[runs.families[family]].sum())
+    return statistics.smallest_detectable_effect(_std(accuracy[seeds]), trained - 1, len(seeds) - 1)
+
+
+def _detectable_when_crossed(crossed: Crossed, design: dict[str, float]) -> float:
+    frames, seeds = crossed.values.shape
+    dof = (frames - 1) * (seeds - 1)
+    return statistics.smallest_detectable_effect(design["var_residual"] ** 0.5, frames - 1, dof, repeats=seeds)
+
+
+def _frames_of(runs: RunSet, family: str) -> int:
+    return len({runs.specs[run].frame for run in runs.families[family]})
 
 
 def _std(values: np.ndarray) -> float:

@@ -7,14 +7,18 @@ import matplotlib
 import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from ncjax.analysis.families import terminal_phase_start
+from ncjax.analysis.families import crossed_families, crossed_table, terminal_phase_start
 from ncjax.analysis.runset import RunSet
 from ncjax.store.records import write_bytes
 
 # Okabe and Ito's colours, told apart by every common kind of colour blindness
 COLORS = {"permutation": "#0072B2", "rotation": "#D55E00", "seed": "#009E73", "repeat": "#000000", "jitter": "#CC79A7"}
 OTHER_COLOR = "#56B4E9"
+FAINT = "0.55"  # what may be chance
+PREDICTOR_NAMES = {"p_min": r"$p_{\min}$"}
+TARGET_NAMES = {"test_error": "test error", "test_loss": "test loss"}
 LOSS_NAMES = {"cross_entropy": "cross-entropy (nats)", "mse": "squared error", "dot_regression": "dot-regression loss"}
 STYLE = {
     "font.size": 9,
@@ -37,8 +41,18 @@ def draw_all(runs: RunSet, folder: Path) -> list[Path]:
         "pairwise_margins": pairwise_margins,
         "neural_collapse": neural_collapse,
     }
+    if crossed_families(runs):
+        drawn["crossed_accuracy"] = crossed_accuracy
     with matplotlib.rc_context(STYLE):
         return [_save(draw(runs), folder / name) for name, draw in drawn.items()]
+
+
+def draw_predictors(table: list[dict], folder: Path, family: str = "pooled") -> list[Path]:
+    """Draw `predictor_correlations` as PNG and PDF; returns the path of the PNG, none where no correlation is known."""
+    if not _shown(table, family):
+        return []
+    with matplotlib.rc_context(STYLE):
+        return [_save(predictor_correlations(table, family), folder / f"predictors_{family}")]
 
 
 def loss_and_margin(runs: RunSet) -> Figure:
@@ -122,6 +136,50 @@ def pairwise_margins(runs: RunSet) -> Figure:
     return figure
 
 
+def crossed_accuracy(runs: RunSet) -> Figure:
+    """Test accuracy by frame, one point per seed, frames in the order of their mean (bar): the crossed design."""
+    families, designs = crossed_families(runs), crossed_table(runs)
+    figure = Figure(figsize=(min(3.6 * len(families) + 1.2, 7.2), 3.2))
+    axes = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
+    for axis, crossed, design in zip(axes, families.values(), designs, strict=True):
+        order = np.argsort(crossed.values.mean(axis=1))
+        values, labels = crossed.values[order], [crossed.frames[index].split("-")[-1] for index in order]
+        color = COLORS.get(design["family"], OTHER_COLOR)
+        for column, shift in zip(values.T, np.linspace(-0.2, 0.2, values.shape[1]), strict=True):
+            axis.scatter(np.arange(len(values)) + shift, column, s=14, color=color, alpha=0.65, linewidths=0, zorder=3)
+        axis.hlines(values.mean(axis=1), np.arange(len(values)) - 0.32, np.arange(len(values)) + 0.32, color="0.15")
+        axis.axhline(values.mean(), color=FAINT, linestyle=":", linewidth=1, zorder=1)
+        axis.set(xticks=range(len(values)), xticklabels=labels, xlabel=f"{design['family']}, by mean over seeds")
+        axis.set_title(_share_text(design), fontsize="medium", loc="left")
+        axis.grid(visible=False, axis="x")
+    axes[0].set(ylabel="test accuracy")
+    return figure
+
+
+def predictor_correlations(table: list[dict], family: str = "pooled") -> Figure:
+    """Spearman correlation of every candidate with test error and test loss, and its interval (`across_runs`).
+
+    Sorted by the first target; filled where p after Holm's correction is below 0.05. What was left out of the analysis
+    is not drawn; "+2" counts the monotone copies that a candidate stands for.
+    """
+    shown = _shown(table, family)
+    first = next(iter(shown.values()))
+    names = sorted(first, key=lambda name: first[name]["spearman"])
+    figure = Figure(figsize=(7.2, 1.3 + 0.19 * len(names)))
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axis, (target, rows) in zip(axes, shown.items(), strict=True):
+        for position, name in enumerate(names):
+            if name in rows:
+                _dot_and_interval(axis, position, rows[name])
+        axis.axvline(0, color="0.5", linewidth=0.8, zorder=1)
+        axis.set(xlim=(-1.03, 1.03), xlabel=f"Spearman correlation with {TARGET_NAMES.get(target, target)}")
+        axis.set(yticks=range(len(names)), ylim=(-0.7, len(names) - 0.3), xticks=(-1, -0.5, 0, 0.5, 1))
+        axis.xaxis.set_major_formatter("{x:g}")
+    axes[0].set_yticklabels([_predictor_name(first[name]) for name in names])
+    _explain_dots(figure, first)
+    return figure
+
+
 def _family_curves(axis, runs: RunSet, metric: str, split: str) -> None:
     """Median over the runs of each family, and their range as a band."""
     epochs, values = runs.curve(metric, split)
@@ -147,6 +205,54 @@ def _finish_curves(figure: Figure, axes, runs: RunSet) -> None:
             _tick_sparsely(axis.yaxis)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), columnspacing=1.2, handlelength=1.5)
+
+
+def _shown(table: list[dict], family: str) -> dict[str, dict[str, dict]]:
+    """{target: {predictor: row}} of the candidates of a family that have a correlation."""
+    shown = {}
+    for row in table:
+        if row["family"] == family and np.isfinite(row["spearman"]):
+            shown.setdefault(row["target"], {})[row["predictor"]] = row
+    return shown
+
+
+def _dot_and_interval(axis, position: int, row: dict) -> None:
+    found = row["p_holm"] < 0.05
+    color = COLORS["permutation"] if found else FAINT
+    axis.hlines(position, row["spearman_low"], row["spearman_high"], color=color, linewidth=1.4, zorder=2)
+    face = color if found else "white"
+    axis.scatter(row["spearman"], position, s=26, facecolor=face, edgecolor=color, linewidths=1.2, zorder=3)
+
+
+def _explain_dots(figure: Figure, rows: dict[str, dict]) -> None:
+    first = next(iter(rows.values()))
+    kinds = (
+        (COLORS["permutation"], COLORS["permutation"], "p < 0.05 after Holm's correction"),
+        ("white", FAINT, "may be chance"),
+    )
+    handles = [
+        Line2D([], [], color=edge, marker="o", markersize=5, markerfacecolor=face, linewidth=1.4, label=label)
+        for face, edge, label in kinds
+    ]
+    title = f"{first['runs']} runs, {first['looks']} candidates, 95 % intervals"
+    title += "; +n: and n monotone copies" if any(row["stands_for"] for row in rows.values()) else ""
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, title=title, title_fontsize="medium")
+
+
+def _predictor_name(row: dict) -> str:
+    name = row["predictor"]
+    copies = row["stands_for"].count(",") + 1 if row["stands_for"] else 0
+    name = PREDICTOR_NAMES.get(name, name.replace("_", " "))
+    name = name.replace("nc", "NC", 1) if name.startswith("nc") else name
+    return f"{name} (+{copies})" if copies else name
+
+
+def _share_text(design: dict) -> str:
+    if not np.isfinite(design["share"]):
+        return "no variance"
+    low, high = (f"{100 * design[name]:.0f}" for name in ("share_low", "share_high"))
+    chance = f"p = {design['p']:.2g}" if design["p"] >= 0.001 else "p < 0.001"
+    return f"frame: {100 * max(design['share'], 0):.0f} % of variance [{low}, {high}], {chance}"
 
 
 def _tick_sparsely(axis) -> None:
