@@ -1,5 +1,6 @@
 """Neural collapse and margins as loops in NumPy float64, straight from the formulas. Imports nothing from ncjax."""
 
+import itertools
 import math
 
 import numpy as np
@@ -92,4 +93,61 @@ def neural_collapse(z, y, frame):
         "global_mean_energy": mu_g @ mu_g / np.mean(np.sum(z**2, axis=1)),
         "global_mean_logit_spread": logits.max() - logits.min(),
         "loss_floor": math.log(1 + (c - 1) * math.exp(-alpha * s * c / (c - 1))),
+    }
+
+
+def hull_distance(point, others):
+    """From a point to the convex hull of a few columns: the nearest point lies inside the face of some subset."""
+    best = np.inf
+    indices = range(others.shape[1])
+    for size in range(1, others.shape[1] + 1):
+        for subset in itertools.combinations(indices, size):
+            first, *rest = (others[:, i] for i in subset)
+            edges = np.array([other - first for other in rest]).reshape(-1, len(point)).T
+            weights = np.linalg.lstsq(edges, point - first, rcond=None)[0] if rest else np.zeros(0)
+            if (weights >= 0).all() and weights.sum() <= 1:
+                best = min(best, np.linalg.norm(first + edges @ weights - point))
+    return best
+
+
+def spread(columns):
+    """One-vs-rest distance, and mean and variance of distances and energies, of the directions of columns."""
+    unit = columns / np.linalg.norm(columns, axis=0)
+    c = unit.shape[1]
+    distances = [np.linalg.norm(unit[:, i] - unit[:, j]) for i in range(c) for j in range(c) if i != j]
+    logs, inverses = [-math.log(d) for d in distances], [1 / d for d in distances]
+    return {
+        "nc2_one_vs_rest": min(hull_distance(unit[:, i], np.delete(unit, i, axis=1)) for i in range(c)),
+        "nc2_distance": np.mean(distances),
+        "nc2_distance_variance": np.var(distances),
+        "nc2_log_energy": np.mean(logs),
+        "nc2_log_energy_variance": np.var(logs),
+        "nc2_riesz_energy": np.mean(inverses),
+        "nc2_riesz_energy_variance": np.var(inverses),
+    }
+
+
+def extra_metrics(z, y, frame, ood_mean):
+    """What `extra=True` and an out-of-distribution mean add."""
+    c = frame.shape[1]
+    h, mu = centred(z, y, c), means(z, y, c)
+    cosine = [frame[:, i] @ h[:, i] / (np.linalg.norm(frame[:, i]) * np.linalg.norm(h[:, i])) for i in range(c)]
+    away = [abs(m @ ood_mean) / (np.linalg.norm(m) * np.linalg.norm(ood_mean)) for m in mu]
+    return {
+        **{f"{key}_means": value for key, value in spread(h).items()},
+        **{f"{key}_frame": value for key, value in spread(frame).items()},
+        "nc3_uniformity": np.var(cosine),
+        "nc5_ood_deviation": np.mean(away),
+    }
+
+
+def normalised_collapse(z, y, num_classes):
+    """NC1 of directions."""
+    unit = np.array([sample / np.linalg.norm(sample) for sample in z])
+    h, s_w = centred(unit, y, num_classes), within(unit, y, num_classes)
+    s_b = h @ h.T / num_classes
+    return {
+        "gnc1_pinv": np.trace(s_w @ np.linalg.pinv(s_b, rcond=1e-10)) / num_classes,
+        "gnc1_quotient": np.trace(s_w) / np.trace(s_b),
+        "gnc1_cdnv": cdnv(unit, y, num_classes),
     }

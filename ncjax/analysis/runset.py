@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
 from ncjax.config import validate
@@ -21,7 +21,7 @@ from ncjax.store.checkpoint import Checkpoints
 from ncjax.training import parallel
 from ncjax.training.evaluate import split_features
 from ncjax.training.job import Job, empty_states, make_job, make_programs, splits_of
-from ncjax.training.measure import arrays_of, measure_runs
+from ncjax.training.measure import arrays_of, bound_rows, measure_runs
 from ncjax.training.runs import RunSpec
 from ncjax.training.step import RunState, steps_per_epoch
 
@@ -59,6 +59,15 @@ class RunSet:
         return records.read_rows(self._records_dir)
 
     @cached_property
+    def bounds(self) -> list[dict]:
+        """Every bound at the last checkpoint: run, split, bound, value, valid, vacuous, reason, terms, assumptions.
+
+        Raises:
+          InputError: where they have not been computed: `recompute` does.
+        """
+        return records.read_json(self._records_dir / "bounds.json")
+
+    @cached_property
     def steps(self) -> list[int]:
         """Steps with a checkpoint, oldest first."""
         with Checkpoints(self.workdir) as checkpoints:
@@ -81,12 +90,12 @@ class RunSet:
         Raises:
           InputError: when no row has this metric and split.
         """
-        if (metric, split) not in self._table:
-            known = ", ".join(sorted({name for name, _ in self._table}))
+        if (metric, split) not in self.table:
+            known = ", ".join(sorted({name for name, _ in self.table}))
             raise InputError(
                 f"no rows of metric {metric!r} on split {split!r} in {self._records_dir}; there are: {known}"
             )
-        return np.array(list(self.evaluated.values())), self._table[metric, split]
+        return np.array(list(self.evaluated.values())), self.table[metric, split]
 
     def values(self, metric: str, split: str = "train", step: int | None = None) -> Float[np.ndarray, " r"]:
         """One metric of every run at one evaluated step, by default the last."""
@@ -114,9 +123,39 @@ class RunSet:
         images = getattr(splits_of(self._job.dataset), split)
         return np.asarray(split_features(self._job.recipe, state, images))
 
-    def recompute(self) -> "RunSet":
-        """These runs with every metric computed anew from the checkpoints, kept under workdir/analysis."""
-        target = self.workdir / "analysis"
+    def export_features(self, path: Path, run: int, step: int | None = None) -> None:
+        """Write features, labels and images of both splits and the frame of one run, as --features reads them.
+
+        Raises:
+          InputError: when there is no such run or no checkpoint.
+        """
+        if not 0 <= run < len(self.specs):
+            raise InputError(f"run {run} does not exist: {self.workdir} has runs 0 to {len(self.specs) - 1}")
+        step = self._last_step() if step is None else step
+        arrays = {"frame": self.frames[run]}
+        for split, prefix in (("train", ""), ("test", "test_")):
+            arrays[f"{prefix}features"] = self.features(step, split, run)
+            arrays[f"{prefix}labels"] = self.labels[split]
+            arrays[f"{prefix}images"] = self.images(split)
+        records.write_arrays(path, arrays)
+
+    def images(self, split: str) -> UInt8[np.ndarray, "n h w k"]:
+        """The images of a split, read again from their source."""
+        return getattr(splits_of(self._job.dataset), split).images
+
+    def _last_step(self) -> int:
+        if not self.steps:
+            raise InputError(f"{self.workdir} holds no checkpoint yet: train it first")
+        return self.steps[-1]
+
+    def recompute(self, target: Path | None = None) -> "RunSet":
+        """These runs with every metric computed anew from the checkpoints, kept under `target`, by default analysis/.
+
+        Raises:
+          InputError: when there is no checkpoint.
+        """
+        self._last_step()
+        target = target or self.workdir / "analysis"
         records.keep_rows_until(target, -1)
         job, programs, splits = self._job, make_programs(self._job), splits_of(self._job.dataset)
         placed = tuple(parallel.place_shared(split, job.layout) for split in splits)
@@ -126,6 +165,7 @@ class RunSet:
             rows = measure_runs(evaluation, self.labels, self.frames)
             records.write_arrays(records.arrays_path(target, step), arrays_of(evaluation))
             records.append_rows(target, [{"step": step, "epoch": step // steps_of_epoch, **row} for row in rows])
+        records.write_json(target / "bounds.json", bound_rows(evaluation, self.frames))
         return RunSet(self.workdir, target)
 
     @cached_property
@@ -137,7 +177,7 @@ class RunSet:
         return empty_states(self._job)
 
     @cached_property
-    def _table(self) -> dict[tuple[str, str], np.ndarray]:
+    def table(self) -> dict[tuple[str, str], np.ndarray]:
         columns = {step: index for index, step in enumerate(self.evaluated)}
         table = {}
         for row in self.metrics:

@@ -1,13 +1,11 @@
 """What a user sees at the end: one table, one sentence, the paths of the figures."""
 
-import csv
-import io
 from pathlib import Path
 
 from ncjax.analysis.families import family_table, verdict
 from ncjax.analysis.figures import draw_all
 from ncjax.analysis.runset import RunSet
-from ncjax.store.records import write_bytes
+from ncjax.store.records import write_table
 
 COLUMNS = {  # key of the table: (heading, format)
     "family": ("family", "{}"),
@@ -31,7 +29,7 @@ def summarise(runs: RunSet, folder: Path, say=print) -> None:
     """Print the family table and the verdict; write both tables/families.csv and the figures under `folder`."""
     table = family_table(runs)
     path = folder / "tables" / "families.csv"
-    write_bytes(path, _csv(table).encode())
+    write_table(path, table)
     say(table_text(table))
     say(f"\n{verdict(runs)}\n")
     say(f"table    {path}")
@@ -39,17 +37,14 @@ def summarise(runs: RunSet, folder: Path, say=print) -> None:
         say(f"figure   {figure}")
 
 
+def table_cells(table: list[dict]) -> list[dict[str, str]]:
+    """The family table as people read it: {heading: text} for every row."""
+    return [{heading: form.format(row[key]) for key, (heading, form) in COLUMNS.items()} for row in table]
+
+
 def table_text(table: list[dict]) -> str:
     """The family table for a terminal, columns aligned."""
-    body = [[form.format(row[key]) for key, (_, form) in COLUMNS.items()] for row in table]
-    cells = [[heading for heading, _ in COLUMNS.values()], *body]
+    rows = table_cells(table)
+    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells)
-
-
-def _csv(table: list[dict]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, table[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return buffer.getvalue()

@@ -80,6 +80,15 @@ def keep_rows_until(workdir: Path, step: int) -> None:
             path.unlink()
 
 
+def write_table(path: Path, rows: list[dict]) -> None:
+    """Store rows of equal keys as CSV with a header."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, buffer.getvalue().encode())
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Store one array as .npy."""
     buffer = io.BytesIO()

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Real
+from scipy.spatial.distance import cdist
 
 from ncjax.errors import InputError
 from ncjax.theory.complexity import covering_number_from_curve
@@ -319,8 +320,8 @@ def _distance_to_plane(gamma: np.ndarray, frame: Frame, pairs: np.ndarray) -> np
 
 
 def _distances(frame: Frame) -> np.ndarray:
-    frame = _float64(frame)
-    return np.linalg.norm(frame[:, :, None] - frame[:, None, :], axis=0)
+    columns = _float64(frame).T
+    return cdist(columns, columns)
 
 
 def _float64(values) -> np.ndarray:

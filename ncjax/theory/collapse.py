@@ -22,29 +22,64 @@ al. the reverse): keys say what is measured. Absent classes are left out of ever
 | nc3_cosine_gap | mean of 1 - cos(M_c, mu_c - mu_G), in [0, 2] | 0 | Yang et al. 2022 |
 | nc4_disagreement | share of samples whose prediction is not the nearest training mean | 0 | Papyan et al. |
 
-and what puts them into scale: `mean_norm` s = mean ||mu_c - mu_G||, `max_norm` rho = max ||z||, `frame_norm` alpha =
-mean ||M_c||, `global_mean_energy` ||mu_G||^2 / mean ||z||^2, `global_mean_logit_spread` largest minus smallest entry
-of M^T mu_G (a bias that a rotated frame gives to classes when features are non-negative), `loss_floor` the
-cross-entropy of exact collapse at this s and alpha (`scale_floor`).
+With `extra=True`, u_c the columns of the frame or of H divided by their norms, d_ij = ||u_i - u_j|| over i != j:
+
+| key + `_means` or `_frame` | formula | at collapse | source |
+|---|---|---|---|
+| nc2_one_vs_rest | min over c of the distance from u_c to the convex hull of the others | C/(C-1) | Jiang et al. 2023 |
+| nc2_distance, nc2_distance_variance | mean and variance of d_ij | sqrt(2C/(C-1)), 0 | Liu et al. 2023 |
+| nc2_log_energy, nc2_log_energy_variance | of -log d_ij | -log(2C/(C-1)) / 2, 0 | Liu et al. 2023, s = 0 |
+| nc2_riesz_energy, nc2_riesz_energy_variance | of 1 / d_ij | sqrt((C-1)/(2C)), 0 | Liu et al. 2023, s = 1 |
+
+| key | formula | at collapse | source |
+|---|---|---|---|
+| nc3_uniformity | variance over classes of cos(M_c, mu_c - mu_G) | 0 | Wu, Papyan 2024 |
+| nc5_ood_deviation | mean of |cos(mu_c, mu_OOD)|, uncentred; with `ood_mean` given | 0 | Ammar et al. 2023 |
+| gnc1_pinv, gnc1_quotient, gnc1_cdnv | NC1 of normalised features, `normalised_collapse` | 0 | Wu, Papyan 2024 |
+
+Collapse has the largest one-vs-rest distance (GNC2; in [0, 2]) and the smallest energies there are. The Riesz exponent
+is 1: the harmonic one, D - 2, says nothing in many dimensions (1.5^-510). What puts all of this into scale:
+
+| key | formula | at collapse | source |
+|---|---|---|---|
+| mean_norm | s = mean ||mu_c - mu_G|| | | |
+| max_norm | rho = max ||z|| | | |
+| frame_norm | alpha = mean ||M_c|| | | |
+| global_mean_energy | ||mu_G||^2 / mean ||z||^2 | 0 if centred | |
+| global_mean_logit_spread | largest minus smallest entry of M^T mu_G: rotated frames give a bias | 0 if centred | |
+| loss_floor | cross-entropy of exact collapse onto a simplex ETF at this s and alpha (`scale_floor`) | | |
+
+No frame and features of these norms have a lower loss than `loss_floor`; `ufm.free_optimum` says how much more another
+frame has.
 """
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+from scipy.optimize import nnls
+from scipy.spatial.distance import cdist, pdist
 
-from ncjax.theory.stats import ClassStats
+from ncjax.theory.stats import ClassStats, class_stats
 
 
 def neural_collapse(
-    stats: ClassStats, frame: Float[Array | np.ndarray, "d c"], *, disagreement: float | None = None
+    stats: ClassStats,
+    frame: Float[Array | np.ndarray, "d c"],
+    *,
+    disagreement: float | None = None,
+    ood_mean: Float[Array | np.ndarray, " d"] | None = None,
+    extra: bool = False,
 ) -> dict[str, float]:
-    """Every metric of the table above, NaN where it is undefined (0/0, fewer than two classes present).
+    """Every metric of the first table, NaN where it is undefined (0/0, fewer than two classes present).
 
     Args:
       stats: of all samples of a split, `theory.stats.class_stats`.
       frame: the fixed classifier M.
       disagreement: share of samples on which the prediction is not the nearest training mean; None leaves NC4 out.
+      ood_mean: mean feature of out-of-distribution samples; None leaves NC5 out.
+      extra: also the second table; half a second for 100 classes, most of it convex hulls.
     """
     counts = np.asarray(stats.counts, np.float64)
     present = counts > 0
@@ -57,7 +92,26 @@ def neural_collapse(
         found = _within(stats, counts, means, class_scatter, centred)
         found |= _geometry(centred, "means") | _geometry(frame, "frame") | _duality(centred, frame)
         found |= _scale(stats, counts, means, class_scatter, centre, centred, frame)
+        if extra:
+            found |= _spread(centred, "means") | _spread(frame, "frame") | _uniformity(centred, frame)
+        if ood_mean is not None:
+            found |= {"nc5_ood_deviation": _mean(np.abs(_cosines(means.T, np.asarray(ood_mean, np.float64)[:, None])))}
     return found if disagreement is None else found | {"nc4_disagreement": float(disagreement)}
+
+
+def normalised_collapse(
+    features: Float[Array | np.ndarray, "n d"], labels: Int[Array | np.ndarray, " n"], num_classes: int
+) -> dict[str, float]:
+    """NC1 of z / ||z||: `gnc1_pinv`, `gnc1_quotient`, `gnc1_cdnv`, as the nc1 of the table; all 0 at collapse.
+
+    It forgives features that differ in length only. A feature that is 0 has no direction and stays 0.
+    Source: Jiang et al. 2023 (GNC1).
+    """
+    features = jnp.asarray(features)
+    directions = features / jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-30)
+    stats = class_stats(directions, jnp.asarray(labels), num_classes)
+    found = neural_collapse(stats, np.zeros((features.shape[1], num_classes)))
+    return {"g" + key: found[key] for key in ("nc1_pinv", "nc1_quotient", "nc1_cdnv")}
 
 
 def scale_floor(num_classes: int, alpha: float, s: float) -> float:
@@ -70,26 +124,31 @@ def _within(stats, counts, means, class_scatter, centred) -> dict[str, float]:
     total = counts.sum()
     scatter = np.asarray(stats.scatter, np.float64) / total
     variance = class_scatter / counts
-    distance = np.sum((means[:, None] - means[None]) ** 2, axis=2)
+    distance = cdist(means, means, "sqeuclidean")
     pairs = ~np.eye(num_classes, dtype=bool)
+    between = np.sum(centred**2) / num_classes
+    resolution = 10 * jnp.finfo(stats.means.dtype).eps * np.linalg.norm(means)
     ratios = (variance[:, None] + variance[None])[pairs] / (2 * distance[pairs])
     return {
-        "nc1_pinv": _trace_with_inverse(scatter, centred),
-        "nc1_quotient": float(class_scatter.sum() / total / (np.sum(centred**2) / num_classes)),
+        "nc1_pinv": _trace_with_inverse(scatter, centred, resolution),
+        "nc1_quotient": float(class_scatter.sum() / total / between) if num_classes > 1 else float("nan"),
         "nc1_cdnv": _mean(ratios),
     }
 
 
-def _trace_with_inverse(scatter: np.ndarray, centred: np.ndarray) -> float:
+def _trace_with_inverse(scatter: np.ndarray, centred: np.ndarray, resolution: float) -> float:
     """tr(S_W S_B^+) / C through a thin SVD of H at the rank that H can have.
 
-    A pseudo-inverse with a default cutoff inverts rounding noise in the directions that centring removed.
+    A pseudo-inverse with a default cutoff inverts rounding noise in the directions that centring removed. Directions
+    in which the means differ by no more than their own rounding (`resolution`; dead units) are not inverted either.
     """
     num_classes = centred.shape[1]
-    rank = min(num_classes - 1, centred.shape[0])
-    if rank < 1 or not np.isfinite(centred).all():
+    if not np.isfinite(centred).all():
         return float("nan")
     directions, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    rank = min(num_classes - 1, centred.shape[0], int(np.sum(singular > resolution)))
+    if rank < 1:
+        return float("nan")
     directions, eigenvalues = directions[:, :rank], singular[:rank] ** 2 / num_classes
     within = np.einsum("dr,de,er->r", directions, scatter, directions, optimize=True)
     # S_W is positive semi-definite; float32 sums may leave -1e-9 where collapse is complete
@@ -111,13 +170,48 @@ def _geometry(columns: np.ndarray, name: str) -> dict[str, float]:
 
 
 def _duality(centred: np.ndarray, frame: np.ndarray) -> dict[str, float]:
-    cosines = np.sum(centred * frame, axis=0) / (np.linalg.norm(centred, axis=0) * np.linalg.norm(frame, axis=0))
     unit_frame, unit_means = frame / np.linalg.norm(frame), centred / np.linalg.norm(centred)
     return {
         "nc3_duality_error": _etf_error(frame.T @ centred),
         "nc3_alignment": float(np.linalg.norm(unit_frame - unit_means)),
-        "nc3_cosine_gap": _mean(np.maximum(1 - cosines, 0)),  # rounding may leave -1e-16
+        "nc3_cosine_gap": _mean(np.maximum(1 - _cosines(centred, frame), 0)),  # rounding may leave -1e-16
     }
+
+
+def _spread(columns: np.ndarray, name: str) -> dict[str, float]:
+    """The extra metrics of directions alone."""
+    unit = columns / np.linalg.norm(columns, axis=0)
+    distance = pdist(unit.T)
+    found = {f"nc2_one_vs_rest_{name}": _one_vs_rest(unit)}
+    for key, values in (("distance", distance), ("log_energy", -np.log(distance)), ("riesz_energy", 1 / distance)):
+        found |= {f"nc2_{key}_{name}": _mean(values), f"nc2_{key}_variance_{name}": _std(values) ** 2}
+    return found
+
+
+def _one_vs_rest(unit: np.ndarray) -> float:
+    """Smallest distance from a column to the convex hull of the others.
+
+    The point of a hull nearest to 0 from non-negative least squares: with columns p_j and minimal
+    ||sum_j a_j p_j||^2 + (sum_j a_j - 1)^2 over a >= 0, it is sum_j a_j p_j / sum_j a_j (Lawson, Hanson 1974).
+    """
+    if unit.shape[1] < 2 or not np.isfinite(unit).all():
+        return float("nan")
+    target = np.append(np.zeros(len(unit)), 1.0)
+    distances = []
+    for c in range(unit.shape[1]):
+        others = np.delete(unit, c, axis=1) - unit[:, [c]]
+        weights, _ = nnls(np.vstack([others, np.ones(others.shape[1])]), target)
+        distances.append(np.linalg.norm(others @ weights) / weights.sum())
+    return float(min(distances))
+
+
+def _uniformity(centred: np.ndarray, frame: np.ndarray) -> dict[str, float]:
+    return {"nc3_uniformity": _std(_cosines(centred, frame)) ** 2}
+
+
+def _cosines(columns: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Column by column."""
+    return np.sum(columns * others, axis=0) / (np.linalg.norm(columns, axis=0) * np.linalg.norm(others, axis=0))
 
 
 def _scale(stats, counts, means, class_scatter, centre, centred, frame) -> dict[str, float]:

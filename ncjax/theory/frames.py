@@ -5,12 +5,14 @@ two families probe the same set of optima in two ways. That is not so for other 
 """
 
 import math
+from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ncjax.errors import InputError
+from ncjax.theory.ufm import ANNEALING, sphere_frames
 
 Frame = Float[Array | np.ndarray, "d c"]
 
@@ -36,10 +38,9 @@ def simplex_etf(num_classes: int, dim: int, *, scale: float = 1.0, key=None) -> 
     if dim < num_classes - 1:
         raise InputError(
             f"no simplex ETF of {num_classes} classes exists in {dim} dimensions: it needs {num_classes - 1}; "
-            "use a model with larger features"
+            "use a model with larger features, or a frame of kind ufm_ce or packing"
         )
-    if not scale > 0:
-        raise InputError(f"the scale of a frame must be above 0, not {scale}")
+    _require_scale(scale)
     rotation = np.eye(dim) if key is None else random_rotation(key, dim)
     if dim == num_classes - 1:
         return scale * math.sqrt(num_classes / (num_classes - 1)) * rotation @ _complement_of_ones(num_classes)
@@ -52,6 +53,63 @@ def _complement_of_ones(num_classes: int) -> Float[np.ndarray, "c-1 c"]:
     rows = np.tril(np.ones((num_classes, num_classes)), -1)[1:]
     rows[np.arange(num_classes - 1), np.arange(1, num_classes)] = -np.arange(1, num_classes)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def ufm_frame(
+    key,
+    num_classes: int,
+    dim: int,
+    *,
+    objective: str = "ufm_ce",
+    scale: float = 1.0,
+    restarts: int = 16,
+    steps: int = 1000,
+) -> Float[np.ndarray, "d c"]:
+    """A frame of norm `scale` for any number of classes, where no simplex ETF exists too (C > D+1).
+
+    `ufm_ce`: cross-entropy minimised over features and frame, both on the sphere, at a logit scale annealed from 5 to
+    30; at such a finite scale its largest cosine is a little above the smallest possible. `packing`: the smallest
+    largest cosine, softened and annealed. Many random starts in one program, the best is kept: by CE at the last
+    scale, or by the largest cosine. For C <= D+1 both find the simplex ETF, for D+2 <= C <= 2D a largest cosine of 0
+    (to about 4e-3 and 1e-4). Solved on the CPU where jax has one, so that the accelerator does not decide the frame.
+    Source: paper section 5.2; Lu, Steinerberger 2022; Jiang et al. 2023; `theory.ufm`.
+
+    Raises:
+      InputError: for an unknown objective, fewer than two classes, one dimension, or counts that are not positive.
+    """
+    if objective not in ANNEALING:
+        raise InputError(f"objective is {objective!r}: it must be one of {', '.join(ANNEALING)}")
+    for name, value, least in (("num_classes", num_classes, 2), ("dim", dim, 2), ("restarts", restarts, 1)):
+        if value < least:
+            raise InputError(f"{name} is {value}: a frame on the sphere needs at least {least}")
+    if steps < 8:
+        raise InputError(f"steps is {steps}: annealing needs at least 8")
+    _require_scale(scale)
+    with jax.default_device(_cpu()):
+        found, badness = sphere_frames(key, num_classes, dim, objective=objective, restarts=restarts, steps=steps)
+    best = np.asarray(found, np.float64)[np.argmin(badness)]
+    return scale * best / np.linalg.norm(best, axis=0)
+
+
+def load_frames(path: str | Path) -> Float[np.ndarray, "k d c"]:
+    """The user's own frames, an .npy file of shape (K, D, C), as float64.
+
+    Raises:
+      InputError: when the file is missing or damaged, or does not hold finite numbers of that shape.
+    """
+    path = Path(path).expanduser()
+    try:
+        with path.open("rb") as opened:
+            frames = np.lib.format.read_array(opened, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: it must be an .npy file of frames (K, D, C)") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as .npy of a plain array ({error})") from None
+    if frames.ndim != 3 or 0 in frames.shape or frames.shape[2] < 2:
+        raise InputError(f"{path} has shape {frames.shape}: it must be (K, D, C), K frames of C >= 2 columns")
+    if frames.dtype.kind not in "fiu" or not np.isfinite(frames).all():
+        raise InputError(f"{path} holds {frames.dtype} with values that are not finite real numbers")
+    return frames.astype(np.float64)
 
 
 def permute(frame: Frame, permutation: Int[Array | np.ndarray, " c"]) -> Frame:
@@ -116,6 +174,19 @@ def nearest_simplex_etf(frame: Frame) -> Float[np.ndarray, "d c"]:
     return rotated * np.sum(rotated * frame) / num_classes
 
 
+def _require_scale(scale: float) -> None:
+    if not (scale > 0 and math.isfinite(scale)):
+        raise InputError(f"the scale of a frame must be finite and above 0, not {scale}")
+
+
+def _cpu():
+    """The CPU device, or None (jax's default) where JAX_PLATFORMS names an accelerator only."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+
+
 def _procrustes(correlation: np.ndarray) -> np.ndarray:
     """The orthogonal matrix with the largest inner product with `correlation`."""
     u, _, vt = np.linalg.svd(correlation)
@@ -127,11 +198,14 @@ def coherence(frame: Frame) -> dict[str, float]:
 
     `tightness` is the smallest over the largest non-zero singular value: 1 for a tight frame on its span.
     """
-    frame = np.asarray(frame, np.float64)
+    given = np.asarray(frame)
+    precision = np.finfo(given.dtype).eps if given.dtype.kind == "f" else 0.0
+    frame = given.astype(np.float64)
     norms = np.linalg.norm(frame, axis=0)
     cosines = (frame / norms).T @ (frame / norms)
     singular = np.linalg.svd(frame, compute_uv=False)
-    rank = int(np.linalg.matrix_rank(frame))
+    # the smallest singular value of a float32 ETF is rounding, far above the precision of float64
+    rank = int(np.sum(singular > singular[0] * max(frame.shape) * max(precision, np.finfo(np.float64).eps)))
     return {
         "norm_min": float(norms.min()),
         "norm_max": float(norms.max()),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy.spatial.distance import cdist
 
 from ncjax.theory.stats import ClassStats
 
@@ -64,7 +65,7 @@ def normalised_margins(
     """
     frame, pairwise = np.asarray(frame, np.float64), np.asarray(pairwise, np.float64)
     num_classes = frame.shape[1]
-    distance = np.linalg.norm(frame[:, :, None] - frame[:, None, :], axis=0)
+    distance = cdist(frame.T, frame.T)
     np.fill_diagonal(distance, np.nan)
     found = {"geometric": pairwise / distance}
     if rho is not None:

@@ -7,31 +7,7 @@ from PIL import Image
 import ncjax
 from ncjax.analysis.families import family_table, verdict
 from ncjax.analysis.summary import summarise, table_text
-from ncjax.config import default_config, validate
 from ncjax.errors import InputError
-from ncjax.training.train import train
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    config = default_config()
-    changes = {
-        "model.name": "mlp",
-        "dataset.train_per_class": 10,
-        "batch_size": 25,
-        "epochs": 12,
-        "checkpoint_epochs": 6,
-    }
-    changes |= {"runs.permutations": 3, "runs.rotations": 3, "runs.seeds": 3, "runs.repeats": 2, "runs.jitters": 2}
-    config.update_from_flattened_dict(changes)
-    path = tmp_path_factory.mktemp("digits")
-    train(validate(config), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def runs(workdir):
-    return ncjax.load(workdir)
 
 
 def test_what_a_notebook_user_gets(runs):

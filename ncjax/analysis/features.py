@@ -1,0 +1,134 @@
+"""Everything that can be said of features from anywhere, and what of a run needs its features once more.
+
+| key | what | at collapse | source |
+|---|---|---|---|
+| svm_margin | largest p_min that any M with ||M||_F <= 1 reaches on these features | | Crammer, Singer 2001 |
+| svm_share | (p_min / ||M||_F) / svm_margin: how near the frame is to that limit, at most 1 | 1, centred means | |
+| lipschitz | largest ||f(a) - f(b)|| / ||a - b|| over pairs of inputs, a lower bound on L | | paper Theorem 4.8 |
+| bound_covering_paper | bound on the accuracy from covering numbers of the inputs, as printed | | paper Theorem 4.8 |
+| bound_covering_safe | the same at half the radius | | paper Theorem 4.8 |
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, Num
+
+from ncjax.errors import InputError
+from ncjax.store import records
+from ncjax.theory import bounds, collapse, complexity, margins, svm
+from ncjax.theory.bounds import Bound
+from ncjax.theory.stats import class_stats
+from ncjax.training.evaluate import sweep_features
+from ncjax.training.measure import bounds_of, measure
+
+SVM_ENTRIES = 2_000_000  # N x D above which the quadratic program would take minutes
+
+
+class Given(NamedTuple):
+    """Features of one split, and the inputs they belong to where known."""
+
+    features: Float[np.ndarray, "n d"]
+    labels: Int[np.ndarray, " n"]
+    inputs: Num[np.ndarray, "n ..."] | None = None
+
+
+class Found(NamedTuple):
+    """Metrics by name, bounds by name, pairwise margins."""
+
+    metrics: dict[str, float]
+    bounds: dict[str, Bound]
+    pairwise: Float[np.ndarray, "c c"]
+
+
+def analyse(
+    given: Given, frame: Float[Array | np.ndarray, "d c"], *, train_means: Float[np.ndarray, "c d"] | None = None
+) -> Found:
+    """Every metric, margin and bound of one split.
+
+    Args:
+      frame: the classifier M without bias.
+      train_means: class means of the training split, which NC4 asks for; by default those of this split.
+    """
+    sweep = jax.device_get(sweep_features(*_arrays(given), np.asarray(frame, np.float32), train_means))
+    metrics = measure(sweep, given.labels, np.asarray(frame))
+    more_metrics, more_bounds = extras(given, frame, covering_curves(given, np.shape(frame)[1]))
+    pairwise = np.asarray(margins.pairwise_margins_from_stats(sweep.stats))
+    return Found(metrics | more_metrics, bounds_of(sweep, np.asarray(frame), metrics) | more_bounds, pairwise)
+
+
+def extras(given: Given, frame, curves: list | None) -> tuple[dict[str, float], dict[str, Bound]]:
+    """The metrics and bounds of the table above and GNC1: those that a streamed sweep cannot give."""
+    features, labels = _arrays(given)
+    num_classes = np.shape(frame)[1]
+    found = _extra_collapse(features, labels, frame)
+    pairwise = np.asarray(margins.pairwise_margins(features, labels, np.asarray(frame, np.float32)))
+    if features.size <= SVM_ENTRIES:
+        limit = svm.svm_margin(features, labels).margin
+        reached = margins.p_min(pairwise) / np.linalg.norm(frame)
+        found |= {"svm_margin": limit, "svm_share": float(reached / limit) if limit > 0 else float("nan")}
+    if given.inputs is None or curves is None:
+        return found, {}
+    found["lipschitz"] = float(complexity.lipschitz(given.inputs, features, key=jax.random.key(0)))
+    counts = np.bincount(labels, minlength=num_classes)
+    covering = {
+        f"covering_{form}": bounds.covering_bound(pairwise, frame, found["lipschitz"], curves, counts, form=form)
+        for form in ("paper", "safe")
+    }
+    return found | {f"bound_{name}": bound.value for name, bound in covering.items()}, covering
+
+
+def _extra_collapse(features, labels, frame) -> dict[str, float]:
+    """GNC1, and what `neural_collapse` adds with `extra`."""
+    stats = class_stats(features, labels, np.shape(frame)[1])
+    core, everything = (collapse.neural_collapse(stats, frame, extra=extra) for extra in (False, True))
+    more = {name: value for name, value in everything.items() if name not in core}
+    return collapse.normalised_collapse(features, labels, np.shape(frame)[1]) | more
+
+
+def covering_curves(given: Given, num_classes: int) -> list[np.ndarray] | None:
+    """Of the inputs, by class; they are the same for all runs, epochs and frames. None without inputs."""
+    if given.inputs is None:
+        return None
+    points = [given.inputs[given.labels == label] for label in range(num_classes)]
+    return [np.asarray(complexity.covering_curve(part)) for part in points]
+
+
+def read_features(path: Path) -> tuple[dict[str, Given], np.ndarray]:
+    """({split: Given}, frame) from an .npz of `features`, `labels`, `frame` and, where known, `images`; the same names
+    with `test_` in front for held-out features.
+
+    Raises:
+      InputError: for a missing or damaged file, a missing array or shapes that do not fit.
+    """
+    arrays = records.read_arrays(path)
+    missing = [name for name in ("features", "labels", "frame") if name not in arrays]
+    if missing:
+        raise InputError(f"{path} lacks {', '.join(missing)}: it must hold features (N, D), labels (N,), frame (D, C)")
+    frame = arrays["frame"].astype(np.float64)
+    splits = {"train": _given(path, arrays, "", frame)}
+    if "test_features" in arrays:
+        splits["test"] = _given(path, arrays, "test_", frame)
+    return splits, frame
+
+
+def _given(path: Path, arrays: dict, prefix: str, frame: np.ndarray) -> Given:
+    features, labels = arrays[f"{prefix}features"], arrays.get(f"{prefix}labels", np.zeros(0))
+    inputs = arrays.get(f"{prefix}images")
+    if frame.ndim != 2 or features.ndim != 2 or features.shape[1] != len(frame) or not len(features):
+        raise InputError(f"{path}: {prefix}features {features.shape} and frame {frame.shape} must be (N, D) and (D, C)")
+    if labels.shape != features.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"{path}: {prefix}labels is {labels.dtype} {labels.shape}, not {len(features)} integers")
+    if labels.min() < 0 or labels.max() >= frame.shape[1]:
+        raise InputError(f"{path}: {prefix}labels must lie between 0 and {frame.shape[1] - 1}, as frame has columns")
+    if not (np.isfinite(features).all() and np.isfinite(frame).all()):
+        raise InputError(f"{path}: {prefix}features and frame must be finite numbers")
+    if inputs is not None and len(inputs) != len(features):
+        raise InputError(f"{path}: {len(inputs)} {prefix}images for {len(features)} features")
+    return Given(features, labels, inputs)
+
+
+def _arrays(given: Given):
+    return np.asarray(given.features, np.float32), np.asarray(given.labels, np.int32)

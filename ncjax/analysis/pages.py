@@ -1,0 +1,263 @@
+"""What an analysis writes: CSV tables, figures, and one report.html, for a workdir, several, or foreign features."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ncjax.analysis import features as foreign
+from ncjax.analysis.compare import compare
+from ncjax.analysis.definitions import definitions
+from ncjax.analysis.families import control_table, crossed_table, family_table, verdict
+from ncjax.analysis.figures import draw_all, draw_predictors
+from ncjax.analysis.predictors import across_epochs, across_runs
+from ncjax.analysis.report import Figure, Section, write_report
+from ncjax.analysis.runset import RunSet
+from ncjax.analysis.summary import table_cells, table_text
+from ncjax.config import flatten
+from ncjax.store import records
+
+PREDICTOR_COLUMNS = ("family", "target", "predictor", "spearman", "spearman_low", "spearman_high", "p_holm", "note")
+CAPTIONS = {
+    "loss_and_margin": "Training loss and smallest pairwise margin: median and range over the runs of each family.",
+    "test_accuracy": "Test accuracy at the end, a point for every run.",
+    "test_loss": "Test loss at the end, a point for every run.",
+    "pairwise_margins": "Training margins of all ordered pairs of classes: how they grow, and by family at the end.",
+    "neural_collapse": "Neural collapse on the training split: median and range over the runs of each family.",
+    "crossed_accuracy": "Test accuracy of every frame trained with every seed.",
+    "predictors_pooled": "Rank correlation over runs of quantities of the training split with test error and loss; "
+    "bars are 95 % bootstrap intervals.",
+}
+
+
+def workdir_page(runs: RunSet, folder: Path, say=print) -> None:
+    """Recompute every metric from the checkpoints, then write tables/, figures/ and report.html under `folder`.
+
+    Curves come from the records of training where there are some, else from the checkpoints alone.
+    """
+    recomputed = runs.recompute(folder)
+    shown, note = (runs, agreement(runs, recomputed)) if runs.metrics else (recomputed, "")
+    epochs = ", ".join(map(str, recomputed.evaluated.values()))
+    say(f"recomputed from the checkpoints of epochs {epochs}{'; ' + note if note else ''}\n")
+    extra, extra_bounds = run_extras(runs)
+    tables = {
+        "families": family_table(shown),
+        "controls": control_table(shown),
+        "crossed": crossed_table(shown),
+        "margins": margin_table(shown),
+        "bounds": bound_table(runs, recomputed.bounds + extra_bounds),
+        "extras": [
+            {"run": run, **{name: float(values[run]) for name, values in extra.items()}}
+            for run in range(len(runs.specs))
+        ],
+        "predictors_across_runs": across_runs(shown, extra),
+        "predictors_across_epochs": across_epochs(shown),
+    }
+    paths = draw_all(shown, folder / "figures") + draw_predictors(tables["predictors_across_runs"], folder / "figures")
+    say(table_text(tables["families"]))
+    say(f"\n{verdict(shown)}\n")
+    _write_tables(tables, folder, say)
+    for path in paths:
+        say(f"figure   {path}")
+    write_report(folder / "report.html", str(runs.workdir), _sections(runs, shown, tables, paths))
+    say(f"report   {folder / 'report.html'}")
+
+
+def features_page(path: Path, folder: Path, say=print) -> None:
+    """Metrics, margins and bounds of features from elsewhere."""
+    splits, frame = foreign.read_features(path)
+    means, found = None, {}
+    for split, given in splits.items():
+        found[split] = foreign.analyse(given, frame, train_means=means)
+        means = _means(given, frame.shape[1]) if means is None else means
+    names = list(dict.fromkeys(name for one in found.values() for name in one.metrics))
+    metrics = [{"metric": name, **{split: one.metrics.get(name) for split, one in found.items()}} for name in names]
+    bound_list = [
+        {"split": split, "bound": name, **_bound_cells(bound._asdict())}
+        for split, one in found.items()
+        for name, bound in one.bounds.items()
+    ]
+    for row in metrics:
+        values = "  ".join(f"{split} {row[split]:12.6g}" for split in found if row[split] is not None)
+        say(f"{row['metric']:28} {values}")
+    _write_tables({"metrics": metrics, "bounds": bound_list}, folder, say)
+    sections = [Section("Metrics", table=metrics), Section("Bounds", table=bound_list), _definition_section(names)]
+    write_report(folder / "report.html", str(path), sections)
+    say(f"report   {folder / 'report.html'}")
+
+
+def comparison_page(workdirs: list, folder: Path, say=print) -> None:
+    """The family tables of several workdirs in one."""
+    table = compare(workdirs)
+    say("\n".join("  ".join(f"{key}={_short(value)}" for key, value in row.items()) for row in table))
+    _write_tables({"comparison": table}, folder, say)
+    write_report(folder / "report.html", "Comparison", [Section("Families by cell", table=table)])
+    say(f"report   {folder / 'report.html'}")
+
+
+def agreement(runs: RunSet, recomputed: RunSet) -> str:
+    """How far metrics recomputed from checkpoints are from those recorded in training, relative, at shared steps."""
+    worst = 0.0
+    for (metric, split), values in recomputed.table.items():
+        if (metric, split) not in runs.table:
+            continue
+        for column, step in enumerate(recomputed.evaluated):
+            if step in runs.evaluated:
+                recorded = runs.values(metric, split, step)
+                gap = np.abs(values[:, column] - recorded) / np.maximum(np.abs(recorded), 1e-6)
+                worst = max(worst, float(np.nanmax(gap, initial=0)))
+    return f"largest relative difference from the records of training {worst:.1g}"
+
+
+def run_extras(runs: RunSet) -> tuple[dict[str, np.ndarray], list[dict]]:
+    """What needs the features of every run once more, on the training split: {name: (R,)}, and rows of bounds."""
+    step, images, labels = runs.steps[-1], runs.images("train"), runs.labels["train"]
+    curves = foreign.covering_curves(foreign.Given(images[:, :0], labels, images), runs.frames.shape[2])
+    metrics, rows = [], []
+    for run, frame in enumerate(runs.frames):
+        given = foreign.Given(runs.features(step, "train", run), labels, images)
+        values, found = foreign.extras(given, frame, curves)
+        metrics.append(values)
+        rows += [{"run": run, "split": "train", "bound": name, **bound._asdict()} for name, bound in found.items()]
+    return {name: np.array([one[name] for one in metrics]) for name in metrics[0]}, rows
+
+
+def margin_table(runs: RunSet) -> list[dict]:
+    """The distribution over ordered pairs of classes and runs of the training margins, by family, at the end."""
+    pairwise = runs.arrays()["train_pairwise_margins"]
+    table = []
+    for family, members in runs.families.items():
+        gamma = pairwise[members][np.isfinite(pairwise[members])].astype(np.float64)
+        quantiles = np.quantile(gamma, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]) if gamma.size else np.full(7, np.nan)
+        names = ("min", "q05", "q25", "median", "q75", "q95", "max")
+        table.append({"family": family, "pairs": gamma.size, **dict(zip(names, map(float, quantiles), strict=True))})
+    return table
+
+
+def bound_table(runs: RunSet, rows: list[dict]) -> list[dict]:
+    """One row per bound and split: over how many runs it is valid and vacuous, its range, what it must bound."""
+    keys = dict.fromkeys((row["bound"], row["split"]) for row in rows)
+    accuracy = runs.values("accuracy", "test") if runs.metrics else None
+    return [_bound_summary([row for row in rows if (row["bound"], row["split"]) == key], accuracy) for key in keys]
+
+
+def _bound_summary(rows: list[dict], accuracy) -> dict:
+    values = np.array([np.nan if row["value"] is None else row["value"] for row in rows], float)
+    known = values[np.isfinite(values)]
+    low, middle, high = np.quantile(known, [0, 0.5, 1]) if known.size else (np.nan,) * 3
+    measured = np.nan if accuracy is None else float(np.mean(accuracy))
+    return {
+        "bound": rows[0]["bound"],
+        "split": rows[0]["split"],
+        "on": rows[0]["bounds"],
+        "valid": sum(row["valid"] for row in rows),
+        "vacuous": sum(bool(row["vacuous"]) for row in rows),
+        "runs": len(rows),
+        "lowest": float(low),
+        "median": float(middle),
+        "highest": float(high),
+        "measured_on_test": measured if rows[0]["bounds"] == "accuracy" else 1 - measured,
+        "why_invalid": next((row["reason"] for row in rows if row["reason"]), ""),
+        "assumes": "; ".join(rows[0]["assumptions"]),
+    }
+
+
+def _sections(runs: RunSet, shown: RunSet, tables: dict, paths: list[Path]) -> list[Section]:
+    figures = {path.stem: Figure(path, CAPTIONS[path.stem]) for path in paths}
+
+    def picked(*names):
+        return tuple(figures[name] for name in names if name in figures)
+
+    names = list(dict.fromkeys([*(row["metric"] for row in shown.metrics), *tables["extras"][0]]))
+    settings = [{"setting": key, "value": str(value)} for key, value in flatten(runs.config).items()]
+    best = [row for row in tables["predictors_across_runs"] if row["family"] == "pooled"]
+    return [
+        Section(
+            "Summary",
+            finding=verdict(shown),
+            table=table_cells(tables["families"]),
+            figures=picked("test_accuracy", "test_loss"),
+            note="Standard deviations with ddof = 1. The terminal phase (TPT) starts at the first evaluated epoch with "
+            "training accuracy 1, in eval mode.",
+        ),
+        Section(
+            "Controls",
+            "repeat: nothing differs. jitter: initial weights perturbed by a millionth. seed: other seeds, same frame. "
+            "A spread over frames means something only above these.",
+            tables["controls"],
+        ),
+        *_crossed_section(tables["crossed"], picked("crossed_accuracy")),
+        Section("Training", figures=picked("loss_and_margin", "neural_collapse")),
+        Section("Margins", table=tables["margins"], figures=picked("pairwise_margins")),
+        Section(
+            "Bounds",
+            "A vacuous bound says nothing (above 1 on an error, below 0 on an accuracy); an invalid one is outside its "
+            "assumptions and has no value. On training features all of them are diagnostics: the features were fitted "
+            "to these samples.",
+            [{key: value for key, value in row.items() if key != "assumes"} for row in tables["bounds"]],
+        ),
+        Section("Assumptions of the bounds", table=_assumptions(tables["bounds"])),
+        Section(
+            "What predicts test error",
+            table=[{key: row[key] for key in PREDICTOR_COLUMNS} for row in best or tables["predictors_across_runs"]],
+            figures=picked("predictors_pooled"),
+            note="Each family by itself: tables/predictors_across_runs.csv. Over the epochs of each run: "
+            "tables/predictors_across_epochs.csv.",
+        ),
+        Section("Settings", table=settings),
+        _environment(runs),
+        _definition_section(names),
+    ]
+
+
+def _assumptions(table: list[dict]) -> list[dict]:
+    return [
+        {"bound": bound, "assumes": text} for bound, text in {row["bound"]: row["assumes"] for row in table}.items()
+    ]
+
+
+def _crossed_section(table: list[dict], figures: tuple[Figure, ...]) -> list[Section]:
+    text = (
+        "Two-way analysis of variance, accuracy = mean + frame + seed + residual: the share of variance due to frames."
+    )
+    return [Section("Frames crossed with seeds", text, table, figures)] if table else []
+
+
+def _environment(runs: RunSet) -> Section:
+    starts = records.read_json(runs.workdir / "environment.json")["starts"]
+    cells = [{key: _flat(value) for key, value in start.items()} for start in starts]
+    return Section("Environment", table=[{"start": number, **row} for number, row in enumerate(cells)])
+
+
+def _definition_section(names: list[str]) -> Section:
+    known = definitions()
+    return Section("Definitions", table=[{"name": name, **known[name]} for name in names if name in known])
+
+
+def _write_tables(tables: dict, folder: Path, say) -> None:
+    for name, rows in tables.items():
+        if rows:
+            records.write_table(folder / "tables" / f"{name}.csv", rows)
+            say(f"table    {folder / 'tables' / f'{name}.csv'}")
+
+
+def _bound_cells(bound: dict) -> dict:
+    terms = ", ".join(f"{name} {value:.4g}" for name, value in bound["terms"].items())
+    return bound | {"terms": terms, "assumptions": "; ".join(bound["assumptions"])}
+
+
+def _means(given: foreign.Given, num_classes: int) -> np.ndarray:
+    from ncjax.theory.stats import class_stats
+
+    features, labels = np.asarray(given.features, np.float32), np.asarray(given.labels, np.int32)
+    return np.asarray(class_stats(features, labels, num_classes).means)
+
+
+def _flat(value) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    return json.dumps(value) if isinstance(value, list) else str(value)
+
+
+def _short(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
