@@ -54,6 +54,7 @@ def _train(settings, workdir: Path) -> int:
     from ncjax.training.train import train
 
     parallel.use_all_cores()
+    parallel.keep_compilations()
     return train(settings, workdir)
 
 

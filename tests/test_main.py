@@ -92,6 +92,32 @@ def test_missing_config_and_missing_workdir():
     assert "Traceback" not in finished.stderr
 
 
+COUNTING = """
+import collections
+import jax
+counts = collections.Counter()
+jax.monitoring.register_event_listener(lambda event, **_: counts.update([event.rsplit("/", 1)[-1]]))
+from ncjax import command, main
+try:
+    command.run(main.main)
+except SystemExit as end:
+    assert not end.code
+print("compiled", counts["cache_misses"], "reused", counts["cache_hits"])
+"""
+
+
+def test_a_second_start_compiles_nothing_again(tmp_path):
+    said = []
+    for name in ("first", "second"):
+        arguments = [sys.executable, "-c", COUNTING, *train_arguments(tmp_path / name, *QUICK)]
+        environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+        finished = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+        said.append(finished.stdout.splitlines()[-1].split())
+    compiled = int(said[0][1])
+    assert compiled > 0
+    assert said == [["compiled", str(compiled), "reused", "0"], ["compiled", "0", "reused", str(compiled)]]
+
+
 def test_default_workdir(tmp_path):
     finished = run(
         *command("ncjax.main", f"--config={ROOT}/configs/digits.py", *(f"--config.{c}" for c in QUICK)), cwd=tmp_path

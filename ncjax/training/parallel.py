@@ -11,6 +11,7 @@ there. The cores are used by declaring each a device of its own (`use_all_cores`
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -35,6 +36,15 @@ def use_all_cores() -> None:
     """Make every CPU core a jax device; call before jax is first used. Changes nothing on GPU and TPU."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jax.config.update("jax_num_cpu_devices", allowed or 1)
+
+
+def keep_compilations() -> None:
+    """Keep every compiled program in the user's cache folder, so that a second start compiles nothing again."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ncjax" / "compiled"
+    if not jax.config.jax_compilation_cache_dir:  # a user's own choice stands
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def make_mesh(num_runs: int, runs: int = 0, data: int = 0) -> Mesh:
