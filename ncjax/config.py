@@ -16,7 +16,7 @@ CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "loss": ("cross_entropy", "mse", "dot_regression"),
     "augment": ("none", "crop_flip"),
-    "frame.kind": ("simplex_etf",),
+    "frame.kind": ("simplex_etf", "ufm_ce", "packing", "file"),
     "optimizer.schedule": ("constant", "step", "cosine"),
     "on_divergence": ("record", "stop"),
 }
@@ -61,7 +61,8 @@ def default_config() -> ConfigDict:
     config.converged = ConfigDict({"loss": 0.05, "accuracy": 1.0})  # what counts as a converged run, on training data
     config.dataset = ConfigDict({"name": "digits", "train_per_class": 0, "data_dir": ""})  # 0: all of them
     config.model = ConfigDict({"name": "resnet32", "features": "relu"})
-    config.frame = ConfigDict({"kind": "simplex_etf", "scale": 1.0})
+    # ufm_ce and packing are for more classes than dimensions; file: path is an .npy of frames (K, D, C), a run for each
+    config.frame = ConfigDict({"kind": "simplex_etf", "scale": 1.0, "path": ""})
     config.runs = ConfigDict(
         {"permutations": 10, "rotations": 10, "seeds": 10, "repeats": 2, "jitters": 4, "cross_seeds": 1}
     )
@@ -99,8 +100,11 @@ def validate(config: ConfigDict) -> FrozenConfigDict:
     momentum, accuracy = flat["optimizer.momentum"], flat["converged.accuracy"]
     _require(0 <= momentum < 1, "optimizer.momentum", momentum, "at least 0 and below 1")
     _require(0 < accuracy <= 1, "converged.accuracy", accuracy, "above 0, at most 1")
+    from_file = flat["frame.kind"] == "file"
+    wanted = "the .npy file of the frames" if from_file else "empty unless config.frame.kind is file"
+    _require(from_file == bool(flat["frame.path"]), "frame.path", flat["frame.path"], wanted)
     total = sum(config.runs[family] for family in ("permutations", "rotations", "seeds", "repeats", "jitters"))
-    _require(total > 0, "runs", dict(config.runs), "at least one run in one family")
+    _require(total > 0 or from_file, "runs", dict(config.runs), "at least one run in one family")
     return FrozenConfigDict(config)
 
 

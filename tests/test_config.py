@@ -24,6 +24,9 @@ def test_defaults_are_valid_and_frozen():
         ("converged.accuracy", 1.5, "at most 1"),
         ("dataset.train_per_class", -1, "0 or more"),
         ("runs.cross_seeds", 0, "above 0"),
+        ("frame.kind", "etf", "one of simplex_etf, ufm_ce, packing, file"),
+        ("frame.scale", 0.0, "above 0"),
+        ("frame.path", "frames.npy", "empty unless config.frame.kind is file"),
     ],
 )
 def test_bad_value_names_key_value_and_what_is_accepted(key, value, said):
@@ -51,6 +54,16 @@ def test_a_config_without_runs_is_refused():
     config.runs.update(dict.fromkeys(("permutations", "rotations", "seeds", "repeats", "jitters"), 0))
     with pytest.raises(InputError, match="at least one run"):
         validate(config)
+
+
+def test_frames_of_a_file_need_its_path_and_are_runs_themselves():
+    config = default_config()
+    config.frame.kind = "file"
+    with pytest.raises(InputError, match=r"config\.frame\.path is '': it must be the \.npy file"):
+        validate(config)
+    config.frame.path = "frames.npy"
+    config.runs.update(dict.fromkeys(("permutations", "rotations", "seeds", "repeats", "jitters"), 0))
+    assert validate(config).frame.path == "frames.npy"
 
 
 def test_difference_names_what_differs_and_forgives_placement():

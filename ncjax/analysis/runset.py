@@ -170,7 +170,7 @@ class RunSet:
 
     @cached_property
     def _job(self) -> Job:
-        return make_job(self.config)
+        return make_job(self.config, self.frames)
 
     @cached_property
     def _like(self) -> RunState:

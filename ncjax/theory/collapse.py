@@ -35,7 +35,7 @@ With `extra=True`, u_c the columns of the frame or of H divided by their norms, 
 |---|---|---|---|
 | nc3_uniformity | variance over classes of cos(M_c, mu_c - mu_G) | 0 | Wu, Papyan 2024 |
 | nc5_ood_deviation | mean of |cos(mu_c, mu_OOD)|, uncentred; with `ood_mean` given | 0 | Ammar et al. 2023 |
-| gnc1_pinv, gnc1_quotient, gnc1_cdnv | NC1 of normalised features, `normalised_collapse` | 0 | Wu, Papyan 2024 |
+| gnc1_pinv, gnc1_quotient, gnc1_cdnv | NC1 of normalised features, `normalised_collapse` | 0 | Jiang et al. 2023 |
 
 Collapse has the largest one-vs-rest distance (GNC2; in [0, 2]) and the smallest energies there are. The Riesz exponent
 is 1: the harmonic one, D - 2, says nothing in many dimensions (1.5^-510). What puts all of this into scale:
@@ -72,14 +72,14 @@ def neural_collapse(
     ood_mean: Float[Array | np.ndarray, " d"] | None = None,
     extra: bool = False,
 ) -> dict[str, float]:
-    """Every metric of the first table, NaN where it is undefined (0/0, fewer than two classes present).
+    """Every metric of the tables above, NaN where it is undefined (0/0, fewer than two classes present).
 
     Args:
       stats: of all samples of a split, `theory.stats.class_stats`.
       frame: the fixed classifier M.
       disagreement: share of samples on which the prediction is not the nearest training mean; None leaves NC4 out.
       ood_mean: mean feature of out-of-distribution samples; None leaves NC5 out.
-      extra: also the second table; half a second for 100 classes, most of it convex hulls.
+      extra: also the second table and `nc3_uniformity`; half a second for 100 classes, most of it convex hulls.
     """
     counts = np.asarray(stats.counts, np.float64)
     present = counts > 0

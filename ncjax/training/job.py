@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float
 from ml_collections import FrozenConfigDict
 
 from ncjax import data, models
 from ncjax.errors import InputError
 from ncjax.training import parallel
 from ncjax.training.evaluate import evaluate
-from ncjax.training.runs import RunSpec, run_specs, stacked_frames, stacked_inputs
+from ncjax.training.runs import RunSpec, base_frames, run_specs, stacked_frames, stacked_inputs
 from ncjax.training.step import (
     Recipe,
     RunInputs,
@@ -45,8 +46,11 @@ class Programs(NamedTuple):
     evaluate: Callable
 
 
-def make_job(settings: FrozenConfigDict) -> Job:
+def make_job(settings: FrozenConfigDict, frames: Float[np.ndarray, "r d c"] | None = None) -> Job:
     """Load the data, build the model, list the runs and lay them out over the devices.
+
+    Args:
+      frames: of all runs, where a workdir has them; made from config.frame otherwise.
 
     Raises:
       InputError: when data, frame, batch size or mesh do not fit.
@@ -59,9 +63,7 @@ def make_job(settings: FrozenConfigDict) -> Job:
         raise InputError(
             f"config.batch_size is {settings.batch_size}, above the {num_train} training images: it must be lower"
         )
-    specs = run_specs(settings.runs, settings.seed)
-    dim = models.feature_dim(settings.model.name)
-    frames = stacked_frames(specs, dataset.num_classes, dim, settings.frame.scale, settings.seed)
+    specs, frames = _specs_and_frames(settings, dataset.num_classes, frames)
     wave = min(settings.runs_per_wave or len(specs), len(specs))
     mesh = parallel.make_mesh(wave, settings.mesh.runs, settings.mesh.data)
     if settings.batch_size % mesh.shape["data"]:
@@ -84,6 +86,18 @@ def make_job(settings: FrozenConfigDict) -> Job:
     )
     layout = parallel.make_layout(wave, mesh, settings.runs_per_step)
     return Job(settings, dataset, recipe, specs, stacked_inputs(specs, frames), layout)
+
+
+def _specs_and_frames(settings: FrozenConfigDict, num_classes: int, frames):
+    if frames is not None:
+        others = run_specs(settings.runs, settings.seed)
+        from_file = (len(frames) - len(others)) // settings.runs.cross_seeds
+        return run_specs(settings.runs, settings.seed, from_file), frames
+    dim = models.feature_dim(settings.model.name)
+    bases = base_frames(settings.frame, num_classes, dim, settings.seed)
+    specs = run_specs(settings.runs, settings.seed, len(bases) if settings.frame.kind == "file" else 0)
+    scale = settings.frame.scale
+    return specs, stacked_frames(specs, num_classes, dim, scale, settings.seed, bases=bases)
 
 
 def make_programs(job: Job) -> Programs:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from ncjax.errors import InputError
 from ncjax.theory import frames
 from ncjax.training.step import RunInputs
 
@@ -27,15 +28,17 @@ class RunSpec:
         return asdict(self)
 
 
-def run_specs(counts, seed: int) -> list[RunSpec]:
-    """The runs of a config: `counts` is config.runs.
+def run_specs(counts, seed: int, file_frames: int = 0) -> list[RunSpec]:
+    """The runs of a config: `counts` is config.runs, `file_frames` how many frames the user's file holds.
 
     `permutation`, `rotation`: other frames, the same seeds; the first of each is the base frame, untouched.
+    `file`: every frame of the file, the same seeds; the first is the base frame.
     `seed`: the base frame, other seeds. `repeat`: all equal. `jitter`: initial weights perturbed by 1e-6.
-    `cross_seeds` = S > 1 trains every frame of the first two families with S seeds.
+    `cross_seeds` = S > 1 trains every frame of the first three families with S seeds.
     """
     specs = []
-    for family, count in (("permutation", counts.permutations), ("rotation", counts.rotations)):
+    frame_families = (("permutation", counts.permutations), ("rotation", counts.rotations), ("file", file_frames))
+    for family, count in frame_families:
         labels = [f"{family}-{index}" for index in range(count)]
         crossed = [(label, seed + extra) for label in labels for extra in range(counts.cross_seeds)]
         specs += [_spec(family, label, run_seed) for label, run_seed in crossed]
@@ -49,18 +52,46 @@ def _spec(family: str, frame: str, seed: int, jitter_seed: int = 0) -> RunSpec:
     return RunSpec(family, frame, seed, seed, seed, jitter_seed)
 
 
+def base_frames(frame, num_classes: int, dim: int, seed: int) -> Float[np.ndarray, "k d c"]:
+    """What config.frame describes, float64: one frame, or all of a file; the first is the base of the other families.
+
+    Raises:
+      InputError: when no simplex ETF fits the dimension, or the file cannot be read or holds frames of another size.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), BASE)
+    if frame.kind == "simplex_etf":
+        return frames.simplex_etf(num_classes, dim, scale=frame.scale, key=key)[None]
+    if frame.kind != "file":
+        return frames.ufm_frame(key, num_classes, dim, objective=frame.kind, scale=frame.scale)[None]
+    found = frames.load_frames(frame.path)
+    if found.shape[1:] != (dim, num_classes):
+        raise InputError(
+            f"{frame.path} holds frames of {found.shape[1]} dimensions and {found.shape[2]} classes: model and data "
+            f"need {dim} and {num_classes}, shape (K, {dim}, {num_classes})"
+        )
+    return frame.scale * found
+
+
 def stacked_frames(
-    specs: list[RunSpec], num_classes: int, dim: int, scale: float, seed: int
+    specs: list[RunSpec],
+    num_classes: int,
+    dim: int,
+    scale: float,
+    seed: int,
+    *,
+    bases: Float[np.ndarray, "k d c"] | None = None,
 ) -> Float[np.ndarray, "r d c"]:
-    """The frame of every run, float32.
+    """The frame of every run, float32; `bases` are `base_frames`, by default a simplex ETF of norm `scale`.
 
     Raises:
       InputError: when no simplex ETF fits the dimension, or more permutations are asked for than exist.
     """
     key = jax.random.key(seed)
-    base = np.asarray(frames.simplex_etf(num_classes, dim, scale=scale, key=jax.random.fold_in(key, BASE)))
+    if bases is None:
+        bases = frames.simplex_etf(num_classes, dim, scale=scale, key=jax.random.fold_in(key, BASE))[None]
+    base = bases[0]
     labels = {spec.frame for spec in specs}
-    found = {"base": base}
+    found = {"base": base, **{f"file-{i}": frame for i, frame in enumerate(bases)}}
     found |= _permuted(base, _count(labels, "permutation"), jax.random.fold_in(key, PERMUTATION))
     found |= _rotated(base, _count(labels, "rotation"), jax.random.fold_in(key, ROTATION))
     return np.stack([found[spec.frame] for spec in specs]).astype(np.float32)

@@ -25,6 +25,8 @@ from ncjax.training.measure import arrays_of, measure_runs
 from ncjax.training.progress import Progress
 from ncjax.training.step import steps_per_epoch
 
+SAME_FRAME = 1e-3  # entries of frames that differ less differ by rounding
+
 
 def evaluation_epochs(epochs: int, dense: int, log_spaced: int) -> list[int]:
     """Every epoch up to `dense`, then `log_spaced` more up to and including the last."""
@@ -47,14 +49,15 @@ def train(settings: FrozenConfigDict, workdir: Path) -> int:
     Raises:
       InputError: when the settings do not fit, or the workdir belongs to another config or other data.
     """
-    job = make_job(settings)
-    open_workdir(workdir, job)
+    job = open_workdir(workdir, make_job(settings))
     with Checkpoints(workdir) as checkpoints, _stop_signal() as stopping:
         return _train(job, workdir, checkpoints, stopping)
 
 
-def open_workdir(workdir: Path, job: Job) -> None:
+def open_workdir(workdir: Path, job: Job) -> Job:
     """Claim a new workdir for a job, or check that an old one belongs to it; note this start in environment.json.
+
+    Returns the job, with the frames of the workdir.
 
     Raises:
       InputError: naming the settings that differ, or the data.
@@ -70,12 +73,25 @@ def open_workdir(workdir: Path, job: Job) -> None:
             raise InputError(
                 f"{workdir} was trained on other data than {job.dataset.name} is now: choose another --workdir"
             )
+        job = _with_stored_frames(workdir, job)
     here = environment.describe(job.layout.mesh.devices.ravel()) | {"data": job.dataset.fingerprint}
     records.write_json(environment_path, {"starts": [*starts, here]})
     records.write_json(workdir / "runs.json", [spec.as_dict() for spec in job.specs])
     records.write_array(workdir / "frames.npy", job.inputs.frame)
     records.write_arrays(workdir / "labels.npz", labels_of(job.dataset))
     records.write_json(config_path, job.settings.to_dict())  # last: a config.json means that all the others are there
+    return job
+
+
+def _with_stored_frames(workdir: Path, job: Job) -> Job:
+    """The job with the frames the runs began with: a solve on another machine rounds otherwise, a file may change."""
+    stored = records.read_array(workdir / "frames.npy")
+    if stored.shape != job.inputs.frame.shape or not np.allclose(stored, job.inputs.frame, atol=SAME_FRAME):
+        raise InputError(
+            f"{workdir} was trained with other frames than config.frame gives now: restore the file they came from or "
+            "choose another --workdir"
+        )
+    return job._replace(inputs=job.inputs._replace(frame=stored))
 
 
 def _train(job: Job, workdir: Path, checkpoints: Checkpoints, stopping: Callable[[], bool]) -> int:

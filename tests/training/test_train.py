@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+import ncjax
 from ncjax.config import default_config, validate
 from ncjax.errors import InputError
 from ncjax.store import records
@@ -123,6 +124,21 @@ def test_other_data_under_the_same_name_is_refused(data_file, tmp_path):
     arrays["test_images"] = arrays["test_images"] ^ 1
     np.savez(copy, **arrays)
     with pytest.raises(InputError, match="other data"):
+        train(settings, tmp_path / "run")
+
+
+def test_frames_from_a_file_are_a_family_and_may_not_change(data_file, tmp_path):
+    file = tmp_path / "frames.npy"
+    generator = np.random.default_rng(0)
+    np.save(file, generator.standard_normal((2, 64, 3)))
+    settings = settings_for(data_file, epochs=1, **{"frame.kind": "file", "frame.path": str(file)})
+    train(settings, tmp_path / "run")
+    assert [run["family"] for run in records.read_json(tmp_path / "run" / "runs.json")].count("file") == 2
+    file.rename(tmp_path / "moved.npy")
+    runs = ncjax.load(tmp_path / "run")  # analysis needs the stored frames alone
+    assert runs.features(runs.steps[-1], "test", 3).shape == (30, 64)
+    np.save(file, generator.standard_normal((2, 64, 3)))
+    with pytest.raises(InputError, match="other frames"):
         train(settings, tmp_path / "run")
 
 
