@@ -5,6 +5,8 @@
 | svm_margin | largest p_min that any M with ||M||_F <= 1 reaches on these features | | Crammer, Singer 2001 |
 | svm_share | (p_min / ||M||_F) / svm_margin: how near the frame is to that limit, at most 1 | 1, centred means | |
 | lipschitz | largest ||f(a) - f(b)|| / ||a - b|| over pairs of inputs, a lower bound on L | | paper Theorem 4.8 |
+| nonnegative_loss | least cross-entropy of one z >= 0 a class for this frame, ||z|| at most their largest | | `ufm` |
+| nonnegative_p_min | p_min of those features: what ReLU costs a frame, whatever the network | | `ufm` |
 | bound_covering_paper | bound on the accuracy from covering numbers of the inputs, as printed | | paper Theorem 4.8 |
 | bound_covering_safe | the same at half the radius | | paper Theorem 4.8 |
 """

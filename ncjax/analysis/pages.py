@@ -16,6 +16,7 @@ from ncjax.analysis.runset import RunSet
 from ncjax.analysis.summary import table_cells, table_text
 from ncjax.config import flatten
 from ncjax.store import records
+from ncjax.theory import ufm
 
 PREDICTOR_COLUMNS = ("family", "target", "predictor", "spearman", "spearman_low", "spearman_high", "p_holm", "note")
 CAPTIONS = {
@@ -119,7 +120,16 @@ def run_extras(runs: RunSet) -> tuple[dict[str, np.ndarray], list[dict]]:
         values, found = foreign.extras(given, frame, curves)
         metrics.append(values)
         rows += [{"run": run, "split": "train", "bound": name, **bound._asdict()} for name, bound in found.items()]
-    return {name: np.array([one[name] for one in metrics]) for name in metrics[0]}, rows
+    return {name: np.array([one[name] for one in metrics]) for name in metrics[0]} | _nonnegative(runs), rows
+
+
+def _nonnegative(runs: RunSet) -> dict[str, np.ndarray]:
+    """The best that non-negative features can do with each frame; empty when those of these runs may be negative."""
+    norms = runs.values("max_norm") if runs.metrics else np.zeros(0)
+    if runs.config.model.features != "relu" or not np.isfinite(norms).any():
+        return {}
+    optimum = ufm.nonnegative_optimum(runs.frames, norm=float(np.nanmean(norms)))
+    return {"nonnegative_loss": np.asarray(optimum.loss, float), "nonnegative_p_min": np.asarray(optimum.p_min, float)}
 
 
 def margin_table(runs: RunSet) -> list[dict]:

@@ -89,7 +89,7 @@ def across_runs(runs: RunSet, extra: Candidates | None = None, **settings) -> li
     (same frame, same seeds) count once; families of fewer than `MIN_RUNS` are left out of the pool, means of families
     are removed. Each family, pool and target is corrected by itself: decide beforehand which one is asked.
     """
-    candidates = end_candidates(runs) | (extra or {})
+    candidates = end_candidates(runs) | {name: _float32_steps(name, values) for name, values in (extra or {}).items()}
     targets = {"test_error": 1 - runs.values("accuracy", "test"), "test_loss": runs.values("loss", "test")}
     lost = diverged(runs)
     table = []

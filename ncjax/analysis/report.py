@@ -14,7 +14,7 @@ h1 { font-size: 1.7rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd
 nav a { margin-right: 1.2rem; } a { color: #0072B2; text-decoration: none; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .86rem; margin: .6rem 0 1rem; }
 th, td { padding: .22rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #eee; }
-th { border-bottom: 2px solid #999; } th:first-child, td:first-child, td.text { text-align: left; }
+th { border-bottom: 2px solid #999; } th:first-child, td:first-child, td.text, th.text { text-align: left; }
 td.long { white-space: normal; min-width: 18rem; } figure { margin: 1.2rem 1rem 1.2rem 0; display: inline-block;
 vertical-align: top; } img { max-width: 100%; }
 figcaption, .note { color: #555; font-size: .88rem; } .finding { font-size: 1.08rem; background: #f4f8fb;
@@ -73,15 +73,23 @@ def _section(index: int, part: Section) -> str:
 
 
 def _table(rows) -> str:
-    head = "".join(f"<th>{html.escape(str(key).replace('_', ' '))}</th>" for key in rows[0])
+    head = "".join(
+        f"<th{_kind(value)}>{html.escape(str(key).replace('_', ' '))}</th>" for key, value in rows[0].items()
+    )
     body = "\n".join(f"<tr>{''.join(map(_cell, row.values()))}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 def _cell(value) -> str:
     text = cell_text(value)
-    kind = " class='text long'" if len(text) > LONG_TEXT else " class='text'" if isinstance(value, str) else ""
+    kind = " class='text long'" if len(text) > LONG_TEXT else _kind(value)
     return f"<td{kind}>{html.escape(text)}</td>"
+
+
+def _kind(value) -> str:
+    """Words stand on the left of a column, numbers, formatted or not, on the right."""
+    number = not isinstance(value, str) or value.lstrip("+-").replace(".", "", 1)[:1].isdigit()
+    return "" if number else " class='text'"
 
 
 def _figure(figure: Figure) -> str:
