@@ -47,6 +47,7 @@ class RunSet:
     """
 
     def __init__(self, workdir: Path, records_dir: Path | None = None):
+        self._restored = None, None
         self.workdir, self._records_dir = workdir, records_dir or workdir
         self.config = validate(ConfigDict(records.read_json(workdir / "config.json")))
         self.specs = [RunSpec(**spec) for spec in records.read_json(workdir / "runs.json")]
@@ -114,8 +115,10 @@ class RunSet:
         Raises:
           InputError: when there is no intact checkpoint of that step.
         """
-        with Checkpoints(self.workdir) as checkpoints:
-            return checkpoints.restore(step, self._like)
+        if self._restored[0] != step:  # the last one is kept: features of all runs read it once
+            with Checkpoints(self.workdir) as checkpoints:
+                self._restored = step, checkpoints.restore(step, self._like)
+        return self._restored[1]
 
     def features(self, step: int, split: str, run: int) -> Float[np.ndarray, "n d"]:
         """Features of one run on one split, in eval mode."""
