@@ -15,7 +15,7 @@ from ncjax.errors import InputError
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", [], "Workdir of a training run; several are compared.")
 _FEATURES = flags.DEFINE_string("features", "", "An .npz of features (N, D), labels (N,), frame (D, C); see README.")
-_OUT = flags.DEFINE_string("out", "", "Where results go; default <workdir>/analysis, else beside the input.")
+_OUT = flags.DEFINE_string("out", "", "Where results go: default <workdir>/analysis, <file>.analysis, out/comparison.")
 _EXPORT_RUN = flags.DEFINE_integer("export_run", None, "Only write the features of this run, as --features reads them.")
 
 
@@ -24,6 +24,8 @@ def main(arguments: list[str]) -> None:
     workdirs, features, out = _WORKDIR.value, _FEATURES.value, _OUT.value
     if len(arguments) > 1 or bool(workdirs) == bool(features):
         raise InputError("which runs? --workdir=out/digits, or --features=file.npz (python -m ncjax.analyze --help)")
+    if _EXPORT_RUN.value is not None and len(workdirs) != 1:
+        raise InputError("--export_run names a run of one workdir: give one --workdir and no --features")
     from ncjax.analysis import pages
     from ncjax.analysis.runset import load
     from ncjax.training import parallel
@@ -31,7 +33,7 @@ def main(arguments: list[str]) -> None:
     parallel.use_all_cores()
     parallel.keep_compilations()
     if features:
-        pages.features_page(Path(features), Path(out or Path(features).with_suffix("")))
+        pages.features_page(Path(features), Path(out or Path(features).with_suffix(".analysis")))
     elif _EXPORT_RUN.value is not None:
         path = Path(out or Path(workdirs[0]) / "analysis") / f"features-{_EXPORT_RUN.value:03d}.npz"
         load(workdirs[0]).export_features(path, _EXPORT_RUN.value)

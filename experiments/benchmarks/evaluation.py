@@ -8,40 +8,20 @@ medians. `--large` adds one run of N = 100,000, C = 1000, D = 2048 and reports t
 """
 
 import argparse
-import json
-import os
-import platform
 import resource
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.throughput import make_recipe
-from ncjax import data, models
+from experiments.benchmarks.throughput import make_inputs, make_recipe
+from experiments.benchmarks.timing import interleaved, write_results
+from ncjax import data
 from ncjax.theory.frames import simplex_etf
 from ncjax.training import parallel
 from ncjax.training.evaluate import BATCH_SIZE, Sweep, sweep, sweep_features
 from ncjax.training.measure import measure
-from ncjax.training.runs import RunSpec, stacked_frames, stacked_inputs
 from ncjax.training.step import Split, features, init_state
-
-RESULTS = Path(__file__).parents[1] / "results"
-
-
-def seconds(calls: dict, repeats: int) -> dict[str, list[float]]:
-    """Wall time of every call in interleaved repeats, after one call of each that compiles."""
-    for call in calls.values():
-        call()
-    found = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            found[name].append(time.perf_counter() - started)
-    return found
 
 
 def sweep_against_forward(repeats: int, num_runs: int = 10) -> dict:
@@ -49,9 +29,7 @@ def sweep_against_forward(repeats: int, num_runs: int = 10) -> dict:
     digits = data.load("digits", train_per_class=20)
     split, shape = Split(digits.test_images, digits.test_labels), digits.test_images.shape[1:]
     recipe = make_recipe("resnet8", shape, 50, "auto")
-    specs = [RunSpec("permutation", f"permutation-{index}", 0, 0, 0) for index in range(num_runs)]
-    frames = stacked_frames(specs, 10, models.feature_dim("resnet8"), 1.0, seed=0)
-    inputs = stacked_inputs(specs, frames)
+    inputs = make_inputs("resnet8", num_runs)
     layout = parallel.make_layout(num_runs, parallel.make_mesh(num_runs), 0)
     placed, shared = parallel.place_runs(inputs, layout), parallel.place_shared(split, layout)
     state = parallel.over_runs(lambda run: init_state(recipe, run, shape), layout)(placed, (), ())
@@ -69,14 +47,14 @@ def sweep_against_forward(repeats: int, num_runs: int = 10) -> dict:
     def measured():
         stacked = parallel.fetch_runs(full(state, (placed,), (shared,)), num_runs)
         for run in range(num_runs):
-            measure(jax.tree.map(lambda leaf, run=run: leaf[run], stacked), digits.test_labels, frames[run])
+            measure(jax.tree.map(lambda leaf, run=run: leaf[run], stacked), digits.test_labels, inputs.frame[run])
 
     calls = {
         "bare forward pass": lambda: jax.block_until_ready(bare(state, (placed,), (shared,))),
         "sweep": lambda: jax.block_until_ready(full(state, (placed,), (shared,))),
         "sweep and every metric": measured,
     }
-    found = seconds(calls, repeats)
+    _, found = interleaved(calls, repeats)
     base = found["bare forward pass"]
     ratios = {name: float(np.median(np.divide(values, base))) for name, values in found.items()}
     return {name: {"seconds": float(np.median(values)), "ratio": ratios[name]} for name, values in found.items()}
@@ -95,7 +73,8 @@ def given_features(repeats: int, num_runs: int, count: int, num_classes: int, di
             found: Sweep = jax.device_get(sweep_features(given[run], labels, frame))
             measure(found, labels, frame)
 
-    return {"seconds": float(np.median(seconds({"given": call}, repeats)["given"]))}
+    _, found = interleaved({"given": call}, repeats)
+    return {"seconds": float(np.median(found["given"]))}
 
 
 def main() -> None:
@@ -113,11 +92,7 @@ def main() -> None:
         ratio = f"{row['ratio']:6.2f} x the bare pass" if "ratio" in row else ""
         print(f"{name:48} {row['seconds']:9.3f} s {ratio}")
     print(f"peak memory of the process {peak:.1f} GiB")
-    command = "python -m experiments.benchmarks.evaluation" + (" --large" if arguments.large else "")
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "jax": jax.__version__}
-    content = {"command": command, "repeats": arguments.repeats, "machine": machine, "peak_gib": peak, "rows": rows}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "evaluation.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_results("evaluation", repeats=arguments.repeats, peak_gib=peak, rows=rows)
 
 
 if __name__ == "__main__":

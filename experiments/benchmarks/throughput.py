@@ -9,21 +9,19 @@ Yardsticks: PyTorch eager, channels_last, all cores, one model after another; an
 """
 
 import argparse
-import json
 import os
-import platform
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import torch_resnet
+from experiments.benchmarks.timing import interleaved, write_results
 from ncjax import data, models
+from ncjax.theory.frames import simplex_etf
 from ncjax.training import parallel
 from ncjax.training.runs import RunSpec, stacked_frames, stacked_inputs
-from ncjax.training.step import Recipe, Split, init_state, make_optimizer, train_epoch, train_step
+from ncjax.training.step import Recipe, RunInputs, Split, init_state, make_optimizer, train_epoch, train_step
 
 STEPS = 8  # of one epoch, which is one call
 CASES = {  # model, depth, image shape, batch size, runs
@@ -31,7 +29,6 @@ CASES = {  # model, depth, image shape, batch size, runs
     "digits128": ("resnet8", 8, (8, 8, 1), 128, 10),
     "resnet20": ("resnet20", 20, (32, 32, 3), 64, 4),
 }
-RESULTS = Path(__file__).parents[1] / "results"
 
 
 def make_split(image_shape, batch_size) -> Split:
@@ -108,36 +105,23 @@ def ncjax_variant(model: str, split: Split, batch_size: int, inputs, runs_per_st
     return epoch
 
 
-def measure(variants: dict, repeats: int) -> dict[str, list[float]]:
-    """Seconds of every repeat; the first call of each variant compiles and is not counted."""
-    first = {}
-    for name, epoch in variants.items():
-        started = time.perf_counter()
-        epoch()
-        first[name] = time.perf_counter() - started
-    seconds = {name: [] for name in variants}
-    for _ in range(repeats):
-        for name, epoch in variants.items():
-            started = time.perf_counter()
-            epoch()
-            seconds[name].append(time.perf_counter() - started)
-    return seconds | {"first call": first}
+def make_inputs(model: str, num_runs: int) -> RunInputs:
+    """Permutations of one frame, equal seeds."""
+    specs = [RunSpec("permutation", f"permutation-{index}", 0, 0, 0) for index in range(num_runs)]
+    return stacked_inputs(specs, stacked_frames(specs, simplex_etf(10, models.feature_dim(model))[None], seed=0))
 
 
 def run_case(case: str, repeats: int) -> list[dict]:
     """One row per variant."""
     model, depth, image_shape, batch_size, num_runs = CASES[case]
     split = make_split(image_shape, batch_size)
-    specs = [RunSpec("permutation", f"permutation-{index}", 0, 0, 0) for index in range(num_runs)]
-    frames = stacked_frames(specs, 10, models.feature_dim(model), 1.0, seed=0)
-    inputs = stacked_inputs(specs, frames)
+    inputs = make_inputs(model, num_runs)
     variants = {
-        "torch": torch_variant(depth, split, batch_size, frames),
+        "torch": torch_variant(depth, split, batch_size, inputs.frame),
         "naive jit(vmap)": naive_variant(model, split, batch_size, inputs),
         "ncjax": ncjax_variant(model, split, batch_size, inputs, runs_per_step=0),
     }
-    seconds = measure(variants, repeats)
-    first = seconds.pop("first call")
+    first, seconds = interleaved(variants, repeats)
     work = num_runs * STEPS * batch_size
     rates = {name: [work / value for value in values] for name, values in seconds.items()}
     # ratios within a repeat: the machine's mood is the same for all variants there
@@ -174,13 +158,7 @@ def main() -> None:
             f"{row['case']:9} {row['variant']:16} {row['runs']:3} {row['batch']:4} {spread:>32} "
             f"{row['x torch']:8.2f} {row['x naive']:8.2f}"
         )
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "jax": jax.__version__}
-    command = "python -m experiments.benchmarks.throughput" + "".join(
-        f" --case={case}" for case in arguments.case or ()
-    )
-    RESULTS.mkdir(exist_ok=True)
-    content = {"command": command, "repeats": arguments.repeats, "machine": machine, "rows": rows}
-    (RESULTS / "throughput.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_results("throughput", repeats=arguments.repeats, rows=rows)
 
 
 if __name__ == "__main__":

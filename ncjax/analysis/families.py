@@ -182,8 +182,9 @@ def _crossed_verdict(table: list[dict]) -> str:
 
 
 def _spread_verdict(runs: RunSet) -> str:
-    accuracy = runs.values("accuracy", "test")
-    samples = {family: accuracy[members] for family, members in runs.families.items() if len(members) > 1}
+    accuracy, sound = runs.values("accuracy", "test"), ~diverged(runs)
+    kept = {family: members[sound[members]] for family, members in runs.families.items()}
+    samples = {family: accuracy[members] for family, members in kept.items() if len(members) > 1}
     frames = [family for family in samples if _frames_of(runs, family) > 1]
     controls = [family for family in samples if family not in frames]
     if not frames or not controls:

@@ -24,7 +24,7 @@ from ncjax.theory import bounds, collapse, complexity, margins, svm
 from ncjax.theory.bounds import Bound
 from ncjax.theory.stats import class_stats
 from ncjax.training.evaluate import sweep_features
-from ncjax.training.measure import bounds_of, measure
+from ncjax.training.measure import Measured, measure
 
 SVM_ENTRIES = 2_000_000  # N x D above which the quadratic program would take minutes
 
@@ -38,11 +38,12 @@ class Given(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Metrics by name, bounds by name, pairwise margins."""
+    """Metrics by name, bounds by name, pairwise margins, class means."""
 
     metrics: dict[str, float]
     bounds: dict[str, Bound]
     pairwise: Float[np.ndarray, "c c"]
+    means: Float[np.ndarray, "c d"]
 
 
 def analyse(
@@ -54,48 +55,47 @@ def analyse(
       frame: the classifier M without bias.
       train_means: class means of the training split, which NC4 asks for; by default those of this split.
     """
-    sweep = jax.device_get(sweep_features(*_arrays(given), np.asarray(frame, np.float32), train_means))
-    metrics = measure(sweep, given.labels, np.asarray(frame))
-    more_metrics, more_bounds = extras(given, frame, covering_curves(given, np.shape(frame)[1]))
+    frame = np.asarray(frame)
+    sweep = jax.device_get(sweep_features(*_arrays(given), frame.astype(np.float32), train_means))
+    found = measure(sweep, given.labels, frame)
+    more = extras(given, frame, covering_curves(given.inputs, given.labels, frame.shape[1]))
     pairwise = np.asarray(margins.pairwise_margins_from_stats(sweep.stats))
-    return Found(metrics | more_metrics, bounds_of(sweep, np.asarray(frame), metrics) | more_bounds, pairwise)
+    metrics = found.metrics | {name: value for name, value in more.metrics.items() if name not in found.metrics}
+    return Found(metrics, found.bounds | more.bounds, pairwise, sweep.stats.means)
 
 
-def extras(given: Given, frame, curves: list | None) -> tuple[dict[str, float], dict[str, Bound]]:
-    """The metrics and bounds of the table above and GNC1: those that a streamed sweep cannot give."""
+def extras(given: Given, frame, curves: list | None) -> Measured:
+    """What a streamed sweep does not give: the table above, GNC1, and `neural_collapse` with `extra`."""
     features, labels = _arrays(given)
     num_classes = np.shape(frame)[1]
-    found = _extra_collapse(features, labels, frame)
+    found = collapse.normalised_collapse(features, labels, num_classes)
+    found |= collapse.neural_collapse(class_stats(features, labels, num_classes), frame, extra=True)
     pairwise = np.asarray(margins.pairwise_margins(features, labels, np.asarray(frame, np.float32)))
     if features.size <= SVM_ENTRIES:
-        limit = svm.svm_margin(features, labels).margin
-        reached = margins.p_min(pairwise) / np.linalg.norm(frame)
-        found |= {"svm_margin": limit, "svm_share": float(reached / limit) if limit > 0 else float("nan")}
-    if given.inputs is None or curves is None:
-        return found, {}
+        found |= _svm(features, labels, margins.p_min(pairwise) / np.linalg.norm(np.asarray(frame, np.float64)))
+    if given.inputs is None:
+        return Measured(found, {})
     found["lipschitz"] = float(complexity.lipschitz(given.inputs, features, key=jax.random.key(0)))
     counts = np.bincount(labels, minlength=num_classes)
     covering = {
         f"covering_{form}": bounds.covering_bound(pairwise, frame, found["lipschitz"], curves, counts, form=form)
         for form in ("paper", "safe")
     }
-    return found | {f"bound_{name}": bound.value for name, bound in covering.items()}, covering
+    return Measured(found | {f"bound_{name}": bound.value for name, bound in covering.items()}, covering)
 
 
-def _extra_collapse(features, labels, frame) -> dict[str, float]:
-    """GNC1, and what `neural_collapse` adds with `extra`."""
-    stats = class_stats(features, labels, np.shape(frame)[1])
-    core, everything = (collapse.neural_collapse(stats, frame, extra=extra) for extra in (False, True))
-    more = {name: value for name, value in everything.items() if name not in core}
-    return collapse.normalised_collapse(features, labels, np.shape(frame)[1]) | more
+def _svm(features, labels, reached: float) -> dict[str, float]:
+    """NaN for a run that diverged, or where a single class leaves no margin."""
+    undefined = not np.isfinite(features).all() or len(np.unique(labels)) < 2
+    limit = float("nan") if undefined else svm.svm_margin(features, labels).margin
+    return {"svm_margin": limit, "svm_share": float(reached / limit) if limit > 0 else float("nan")}
 
 
-def covering_curves(given: Given, num_classes: int) -> list[np.ndarray] | None:
+def covering_curves(inputs: Num[np.ndarray, "n ..."] | None, labels: Int[np.ndarray, " n"], num_classes: int):
     """Of the inputs, by class; they are the same for all runs, epochs and frames. None without inputs."""
-    if given.inputs is None:
+    if inputs is None:
         return None
-    points = [given.inputs[given.labels == label] for label in range(num_classes)]
-    return [np.asarray(complexity.covering_curve(part)) for part in points]
+    return [np.asarray(complexity.covering_curve(inputs[labels == label])) for label in range(num_classes)]
 
 
 def read_features(path: Path) -> tuple[dict[str, Given], np.ndarray]:

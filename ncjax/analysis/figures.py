@@ -115,18 +115,22 @@ def pairwise_margins(runs: RunSet) -> Figure:
     steps = _three_stages(runs)
     figure = Figure(figsize=(7.2, 3.0))
     left, right = figure.subplots(1, 2)
-    pooled = {epoch: _off_diagonal(runs.arrays(step)["train_pairwise_margins"]) for step, epoch in steps.items()}
-    edges = np.histogram_bin_edges(np.concatenate([margins.ravel() for margins in pooled.values()]), bins=60)
+    pairwise = {epoch: runs.arrays(step)["train_pairwise_margins"] for step, epoch in steps.items()}
+    pooled = {epoch: _defined(margins) for epoch, margins in pairwise.items()}
+    pooled = {epoch: margins for epoch, margins in pooled.items() if margins.size}
+    edges = np.histogram_bin_edges(np.concatenate([np.empty(0), *pooled.values()]), bins=60)
     for (epoch, margins), color in zip(pooled.items(), ("#56B4E9", "#E69F00", "#0072B2"), strict=False):
-        left.hist(margins.ravel(), edges, density=True, histtype="stepfilled", color=color, alpha=0.35)
-        left.hist(margins.ravel(), edges, density=True, histtype="step", color=color, label=f"epoch {epoch}")
+        left.hist(margins, edges, density=True, histtype="stepfilled", color=color, alpha=0.35)
+        left.hist(margins, edges, density=True, histtype="step", color=color, label=f"epoch {epoch}")
     left.axvline(0, color="0.5", linewidth=0.8)
     left.set(xlabel=r"pairwise margin $\gamma_{y,y'}$", ylabel="density over pairs and runs")
     left.legend()
-    final = list(pooled.values())[-1]
+    final = list(pairwise.values())[-1]
     for position, (family, members) in enumerate(runs.families.items()):
-        color = COLORS.get(family, OTHER_COLOR)
-        parts = right.violinplot(final[members].ravel(), [position], widths=0.8, showmedians=True)
+        color, margins = COLORS.get(family, OTHER_COLOR), _defined(final[members])
+        if not margins.size:  # every run of the family diverged
+            continue
+        parts = right.violinplot(margins, [position], widths=0.8, showmedians=True)
         parts["bodies"][0].set(facecolor=color, alpha=0.35)
         for name in ("cmins", "cmaxes", "cbars", "cmedians"):
             parts[name].set(color=color, linewidth=1)
@@ -274,10 +278,9 @@ def _three_stages(runs: RunSet) -> dict[int, int]:
     return {int(steps[index]): int(epochs[index]) for index in chosen}
 
 
-def _off_diagonal(margins: np.ndarray) -> np.ndarray:
-    """(R, C, C) to (R, C (C - 1)), pairs of absent classes left out."""
-    flat = margins.reshape(len(margins), -1)
-    return flat[:, np.isfinite(flat).all(axis=0)]
+def _defined(margins: np.ndarray) -> np.ndarray:
+    """Margins (R, C, C) as one row, without the diagonal, absent classes and runs that diverged."""
+    return margins[np.isfinite(margins)]
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -11,9 +11,9 @@ from ncjax.analysis.definitions import definitions
 from ncjax.analysis.families import control_table, crossed_table, family_table, verdict
 from ncjax.analysis.figures import draw_all, draw_predictors
 from ncjax.analysis.predictors import across_epochs, across_runs
-from ncjax.analysis.report import Figure, Section, write_report
+from ncjax.analysis.report import Figure, Section, cell_text, write_report
 from ncjax.analysis.runset import RunSet
-from ncjax.analysis.summary import table_cells, table_text
+from ncjax.analysis.summary import COLUMNS, aligned, table_cells, table_text
 from ncjax.config import flatten
 from ncjax.store import records
 from ncjax.theory import ufm
@@ -40,13 +40,13 @@ def workdir_page(runs: RunSet, folder: Path, say=print) -> None:
     shown, note = (runs, agreement(runs, recomputed)) if runs.metrics else (recomputed, "")
     epochs = ", ".join(map(str, recomputed.evaluated.values()))
     say(f"recomputed from the checkpoints of epochs {epochs}{'; ' + note if note else ''}\n")
-    extra, extra_bounds = run_extras(runs)
+    extra, extra_bounds = run_extras(shown)
     tables = {
         "families": family_table(shown),
         "controls": control_table(shown),
         "crossed": crossed_table(shown),
         "margins": margin_table(shown),
-        "bounds": bound_table(runs, recomputed.bounds + extra_bounds),
+        "bounds": bound_table(shown, recomputed.bounds + extra_bounds),
         "extras": [
             {"run": run, **{name: float(values[run]) for name, values in extra.items()}}
             for run in range(len(runs.specs))
@@ -54,14 +54,14 @@ def workdir_page(runs: RunSet, folder: Path, say=print) -> None:
         "predictors_across_runs": across_runs(shown, extra),
         "predictors_across_epochs": across_epochs(shown),
     }
+    finding = verdict(shown)
     paths = draw_all(shown, folder / "figures") + draw_predictors(tables["predictors_across_runs"], folder / "figures")
     say(table_text(tables["families"]))
-    say(f"\n{verdict(shown)}\n")
+    say(f"\n{finding}\n")
     _write_tables(tables, folder, say)
     for path in paths:
         say(f"figure   {path}")
-    write_report(folder / "report.html", str(runs.workdir), _sections(runs, shown, tables, paths))
-    say(f"report   {folder / 'report.html'}")
+    _write_page(folder, str(runs.workdir), _sections(shown, finding, tables, paths), say)
 
 
 def features_page(path: Path, folder: Path, say=print) -> None:
@@ -70,7 +70,7 @@ def features_page(path: Path, folder: Path, say=print) -> None:
     means, found = None, {}
     for split, given in splits.items():
         found[split] = foreign.analyse(given, frame, train_means=means)
-        means = _means(given, frame.shape[1]) if means is None else means
+        means = found["train"].means
     names = list(dict.fromkeys(name for one in found.values() for name in one.metrics))
     metrics = [{"metric": name, **{split: one.metrics.get(name) for split, one in found.items()}} for name in names]
     bound_list = [
@@ -78,22 +78,22 @@ def features_page(path: Path, folder: Path, say=print) -> None:
         for split, one in found.items()
         for name, bound in one.bounds.items()
     ]
-    for row in metrics:
-        values = "  ".join(f"{split} {row[split]:12.6g}" for split in found if row[split] is not None)
-        say(f"{row['metric']:28} {values}")
+    say(aligned([{key: cell_text(value) for key, value in row.items()} for row in metrics]) + "\n")
     _write_tables({"metrics": metrics, "bounds": bound_list}, folder, say)
     sections = [Section("Metrics", table=metrics), Section("Bounds", table=bound_list), _definition_section(names)]
-    write_report(folder / "report.html", str(path), sections)
-    say(f"report   {folder / 'report.html'}")
+    _write_page(folder, str(path), sections, say)
 
 
 def comparison_page(workdirs: list, folder: Path, say=print) -> None:
     """The family tables of several workdirs in one."""
     table = compare(workdirs)
-    say("\n".join("  ".join(f"{key}={_short(value)}" for key, value in row.items()) for row in table))
+    cells = [
+        {key: cell_text(value) for key, value in row.items() if key not in COLUMNS} | table_cells([row])[0]
+        for row in table
+    ]
+    say(aligned(cells) + "\n")
     _write_tables({"comparison": table}, folder, say)
-    write_report(folder / "report.html", "Comparison", [Section("Families by cell", table=table)])
-    say(f"report   {folder / 'report.html'}")
+    _write_page(folder, "Comparison", [Section("Families by cell", table=cells)], say)
 
 
 def agreement(runs: RunSet, recomputed: RunSet) -> str:
@@ -111,21 +111,28 @@ def agreement(runs: RunSet, recomputed: RunSet) -> str:
 
 
 def run_extras(runs: RunSet) -> tuple[dict[str, np.ndarray], list[dict]]:
-    """What needs the features of every run once more, on the training split: {name: (R,)}, and rows of bounds."""
+    """What needs the features of every run once more, on the training split: {name: (R,)}, and rows of bounds.
+
+    Metrics that the records hold are not given again.
+    """
     step, images, labels = runs.steps[-1], runs.images("train"), runs.labels["train"]
-    curves = foreign.covering_curves(foreign.Given(images[:, :0], labels, images), runs.frames.shape[2])
-    metrics, rows = [], []
-    for run, frame in enumerate(runs.frames):
-        given = foreign.Given(runs.features(step, "train", run), labels, images)
-        values, found = foreign.extras(given, frame, curves)
-        metrics.append(values)
-        rows += [{"run": run, "split": "train", "bound": name, **bound._asdict()} for name, bound in found.items()]
-    return {name: np.array([one[name] for one in metrics]) for name in metrics[0]} | _nonnegative(runs), rows
+    curves = foreign.covering_curves(images, labels, runs.frames.shape[2])
+    found = [
+        foreign.extras(foreign.Given(runs.features(step, "train", run), labels, images), frame, curves)
+        for run, frame in enumerate(runs.frames)
+    ]
+    names = [name for name in found[0].metrics if (name, "train") not in runs.table]
+    rows = [
+        {"run": run, "split": "train", "bound": name, **bound._asdict()}
+        for run, one in enumerate(found)
+        for name, bound in one.bounds.items()
+    ]
+    return {name: np.array([one.metrics[name] for one in found]) for name in names} | _nonnegative(runs), rows
 
 
 def _nonnegative(runs: RunSet) -> dict[str, np.ndarray]:
     """The best that non-negative features can do with each frame; empty when those of these runs may be negative."""
-    norms = runs.values("max_norm") if runs.metrics else np.zeros(0)
+    norms = runs.values("max_norm")
     if runs.config.model.features != "relu" or not np.isfinite(norms).any():
         return {}
     optimum = ufm.nonnegative_optimum(runs.frames, norm=float(np.nanmean(norms)))
@@ -147,15 +154,13 @@ def margin_table(runs: RunSet) -> list[dict]:
 def bound_table(runs: RunSet, rows: list[dict]) -> list[dict]:
     """One row per bound and split: over how many runs it is valid and vacuous, its range, what it must bound."""
     keys = dict.fromkeys((row["bound"], row["split"]) for row in rows)
-    accuracy = runs.values("accuracy", "test") if runs.metrics else None
-    return [_bound_summary([row for row in rows if (row["bound"], row["split"]) == key], accuracy) for key in keys]
+    measured = float(runs.values("accuracy", "test").mean())
+    return [_bound_summary([row for row in rows if (row["bound"], row["split"]) == key], measured) for key in keys]
 
 
-def _bound_summary(rows: list[dict], accuracy) -> dict:
-    values = np.array([np.nan if row["value"] is None else row["value"] for row in rows], float)
-    known = values[np.isfinite(values)]
+def _bound_summary(rows: list[dict], measured: float) -> dict:
+    known = np.array([row["value"] for row in rows if row["valid"]])
     low, middle, high = np.quantile(known, [0, 0.5, 1]) if known.size else (np.nan,) * 3
-    measured = np.nan if accuracy is None else float(np.mean(accuracy))
     return {
         "bound": rows[0]["bound"],
         "split": rows[0]["split"],
@@ -172,19 +177,19 @@ def _bound_summary(rows: list[dict], accuracy) -> dict:
     }
 
 
-def _sections(runs: RunSet, shown: RunSet, tables: dict, paths: list[Path]) -> list[Section]:
+def _sections(runs: RunSet, finding: str, tables: dict, paths: list[Path]) -> list[Section]:
     figures = {path.stem: Figure(path, CAPTIONS[path.stem]) for path in paths}
 
     def picked(*names):
         return tuple(figures[name] for name in names if name in figures)
 
-    names = list(dict.fromkeys([*(row["metric"] for row in shown.metrics), *tables["extras"][0]]))
+    names = list(dict.fromkeys([*(row["metric"] for row in runs.metrics), *tables["extras"][0]]))
     settings = [{"setting": key, "value": str(value)} for key, value in flatten(runs.config).items()]
     best = [row for row in tables["predictors_across_runs"] if row["family"] == "pooled"]
     return [
         Section(
             "Summary",
-            finding=verdict(shown),
+            finding=finding,
             table=table_cells(tables["families"]),
             figures=picked("test_accuracy", "test_loss"),
             note="Standard deviations with ddof = 1. The terminal phase (TPT) starts at the first evaluated epoch with "
@@ -221,9 +226,8 @@ def _sections(runs: RunSet, shown: RunSet, tables: dict, paths: list[Path]) -> l
 
 
 def _assumptions(table: list[dict]) -> list[dict]:
-    return [
-        {"bound": bound, "assumes": text} for bound, text in {row["bound"]: row["assumes"] for row in table}.items()
-    ]
+    texts = {row["bound"]: row["assumes"] for row in table}
+    return [{"bound": bound, "assumes": text} for bound, text in texts.items()]
 
 
 def _crossed_section(table: list[dict], figures: tuple[Figure, ...]) -> list[Section]:
@@ -244,6 +248,11 @@ def _definition_section(names: list[str]) -> Section:
     return Section("Definitions", table=[{"name": name, **known[name]} for name in names if name in known])
 
 
+def _write_page(folder: Path, title: str, sections: list[Section], say) -> None:
+    write_report(folder / "report.html", title, sections)
+    say(f"report   {folder / 'report.html'}")
+
+
 def _write_tables(tables: dict, folder: Path, say) -> None:
     for name, rows in tables.items():
         if rows:
@@ -256,18 +265,7 @@ def _bound_cells(bound: dict) -> dict:
     return bound | {"terms": terms, "assumptions": "; ".join(bound["assumptions"])}
 
 
-def _means(given: foreign.Given, num_classes: int) -> np.ndarray:
-    from ncjax.theory.stats import class_stats
-
-    features, labels = np.asarray(given.features, np.float32), np.asarray(given.labels, np.int32)
-    return np.asarray(class_stats(features, labels, num_classes).means)
-
-
 def _flat(value) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {part}" for key, part in value.items())
     return json.dumps(value) if isinstance(value, list) else str(value)
-
-
-def _short(value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -21,7 +21,7 @@ from ncjax.store.checkpoint import Checkpoints
 from ncjax.training import parallel
 from ncjax.training.evaluate import split_features
 from ncjax.training.job import Job, empty_states, make_job, make_programs, splits_of
-from ncjax.training.measure import arrays_of, bound_rows, measure_runs
+from ncjax.training.measure import arrays_of, measure_runs
 from ncjax.training.runs import RunSpec
 from ncjax.training.step import RunState, steps_per_epoch
 
@@ -143,7 +143,7 @@ class RunSet:
         records.write_arrays(path, arrays)
 
     def images(self, split: str) -> UInt8[np.ndarray, "n h w k"]:
-        """The images of a split, read again from their source."""
+        """The images of a split, read from their source."""
         return getattr(splits_of(self._job.dataset), split).images
 
     def _last_step(self) -> int:
@@ -167,20 +167,22 @@ class RunSet:
             evaluation = parallel.map_waves(programs.evaluate, job.layout, self.restore(step), job.inputs, placed)
             rows = measure_runs(evaluation, self.labels, self.frames)
             records.write_arrays(records.arrays_path(target, step), arrays_of(evaluation))
-            records.append_rows(target, [{"step": step, "epoch": step // steps_of_epoch, **row} for row in rows])
-        records.write_json(target / "bounds.json", bound_rows(evaluation, self.frames))
+            key = {"step": step, "epoch": step // steps_of_epoch}
+            records.append_rows(target, [{**key, **row} for row in rows.metrics])
+        records.write_json(target / "bounds.json", rows.bounds)
         return RunSet(self.workdir, target)
 
     @cached_property
     def _job(self) -> Job:
-        return make_job(self.config, self.frames)
+        return make_job(self.config, (self.specs, self.frames))
 
     @cached_property
     def _like(self) -> RunState:
         return empty_states(self._job)
 
     @cached_property
-    def table(self) -> dict[tuple[str, str], np.ndarray]:
+    def table(self) -> dict[tuple[str, str], Float[np.ndarray, "r e"]]:
+        """{(metric, split): values of every run at every evaluation}, NaN where one was not recorded."""
         columns = {step: index for index, step in enumerate(self.evaluated)}
         table = {}
         for row in self.metrics:

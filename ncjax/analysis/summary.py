@@ -43,8 +43,12 @@ def table_cells(table: list[dict]) -> list[dict[str, str]]:
 
 
 def table_text(table: list[dict]) -> str:
-    """The family table for a terminal, columns aligned."""
-    rows = table_cells(table)
+    """The family table for a terminal."""
+    return aligned(table_cells(table))
+
+
+def aligned(rows: list[dict[str, str]]) -> str:
+    """Rows of texts under their keys, columns aligned."""
     cells = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells)

@@ -57,7 +57,7 @@ def load(name: str, *, data_dir: str = "", train_per_class: int = 0) -> Dataset:
     prefix, _, rest = name.partition(":")
     if prefix not in SOURCES or bool(rest) == (prefix == "digits"):
         raise InputError(f"config.dataset.name is {name!r}: use digits, npz:<file>, idx:<folder> or tfds:<name>")
-    arrays = _checked(name, SOURCES[prefix](rest, Path(data_dir).expanduser() if data_dir else default_data_dir()))
+    arrays = _checked(name, SOURCES[prefix](rest, Path(data_dir).expanduser() if data_dir else cache_dir() / "data"))
     if prefix == "digits":
         arrays = _split_digits(arrays, train_per_class or DIGITS_PER_CLASS)
     elif train_per_class:
@@ -75,9 +75,9 @@ def load(name: str, *, data_dir: str = "", train_per_class: int = 0) -> Dataset:
     )
 
 
-def default_data_dir() -> Path:
-    """$XDG_CACHE_HOME/ncjax/data, by default ~/.cache/ncjax/data."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ncjax" / "data"
+def cache_dir() -> Path:
+    """$XDG_CACHE_HOME/ncjax, by default ~/.cache/ncjax: what can be downloaded or computed again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ncjax"
 
 
 def fingerprint(arrays: Arrays) -> str:

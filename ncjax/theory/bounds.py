@@ -13,15 +13,30 @@ dimension; sums over y' leave out y.
 
 import math
 from collections.abc import Sequence
-from functools import partial
-from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Real
 from scipy.spatial.distance import cdist
 
-from ncjax.errors import InputError
 from ncjax.theory.complexity import covering_number_from_curve
+from ncjax.theory.validity import (
+    BALANCED,
+    BALL,
+    MOMENTS,
+    SAMPLE,
+    SEPARATED,
+    SUPREMUM,
+    UNTRAINED,
+    Bound,
+    check,
+    counted_pairs,
+    float64,
+    largest,
+    make_bound,
+    margin_problem,
+    smallest,
+    unless,
+)
 
 Frame = Float[Array | np.ndarray, "d c"]
 Pairwise = Float[Array | np.ndarray, "c c"]
@@ -29,29 +44,6 @@ PerClass = Real[Array | np.ndarray, " c"]
 Scalar = float | int | np.floating | Real[Array | np.ndarray, ""]
 JUST_BELOW = 1 - 1e-6  # of a margin: at the smallest margin itself a sample counts as an error; float32 resolves 1e-7
 SATURATED = 0.9  # balls per input from which inputs do not tell the covering number of their support from infinity
-
-SAMPLE = "the samples are independent draws from the distribution of the error"
-SEPARATED = "every margin is above 0: the classifier separates the training data"
-BALANCED = "all classes are equally likely and have equally many samples"
-BALL = "the features are fixed and the Rademacher complexity is that of a norm ball of classifiers"
-SUPREMUM = "K, rho and L are suprema over classifiers, networks and inputs; maxima over a sample are plug-ins"
-MOMENTS = "means and variances are those of the distribution: of training features a plug-in, held out an estimate"
-UNTRAINED = "the features are independent of the sample, as if not trained on it; training features are not"
-
-_min = partial(np.fmin.reduce, initial=math.nan)  # NaN of nothing
-_max = partial(np.fmax.reduce, initial=math.nan)
-
-
-class Bound(NamedTuple):
-    """An upper bound on the error or a lower bound on the accuracy."""
-
-    value: float  # NaN when not valid
-    terms: dict[str, float]  # what it is made of; the same keys whether or not it is valid
-    valid: bool
-    vacuous: bool  # above 1 on an error, below 0 on an accuracy
-    assumptions: tuple[str, ...]
-    reason: str = ""  # why it is not valid
-    bounds: Literal["error", "accuracy"] = "error"
 
 
 @np.errstate(all="ignore")  # here and below: what an invalid input makes of the terms is reported, not warned about
@@ -81,27 +73,29 @@ def margin_bound(
 
     Invalid for a margin of 0 or below and for 4K/gamma of 2 or below.
     """
-    _check(form in ("full", "paper"), f"form is 'full' or 'paper', not {form!r}")
-    _check(0 < delta < 1, f"delta must lie between 0 and 1, not {delta}")
-    gamma, n, rad = _float64(pairwise), _float64(counts)[:, None], _float64(rademacher).reshape(-1, 1)
-    pairs = _pairs(gamma, n[:, 0] > 0)
-    known = {"min_margin": _min(gamma[pairs]), "margin_over_k": _max(gamma[pairs]) / np.float64(K)}
+    check(form in ("full", "paper"), f"form is 'full' or 'paper', not {form!r}")
+    check(0 < delta < 1, f"delta must lie between 0 and 1, not {delta}")
+    gamma, n, rad = float64(pairwise), float64(counts)[:, None], float64(rademacher).reshape(-1, 1)
+    pairs = counted_pairs(gamma, n[:, 0] > 0)
+    known = {"min_margin": smallest(gamma[pairs]), "margin_over_k": largest(gamma[pairs]) / np.float64(K)}
     if loss01 is None:
         gamma, loss01 = gamma * JUST_BELOW, 0.0
     large = np.all(4 * K / gamma[pairs] > 2)
-    reason = _problem(gamma, pairs, "margin") or _unless(large, f"4K/gamma must be above 2, K = {K:.4g} is too small")
+    reason = margin_problem(gamma, pairs, "margin") or unless(
+        large, f"4K/gamma must be above 2, K = {K:.4g} is too small"
+    )
 
     def expected(per_pair):
         return np.sum(np.where(pairs, per_pair * n / n.sum(), 0))
 
     full = form == "full"
     terms = {
-        "loss01": expected(_float64(loss01)),
+        "loss01": expected(float64(loss01)),
         "complexity": expected((4 if full else 1) * rad / gamma),
         "log_log": expected(np.sqrt(np.log(np.log2(4 * K / gamma)) / n)),
         "confidence": expected(np.sqrt(np.log(2 * pairs.sum() / delta) / (2 * n))) if full else 0.0,
     }
-    return _bound("error", sum(terms.values()), terms | known, reason, (SAMPLE, SEPARATED, BALL, SUPREMUM))
+    return make_bound("error", sum(terms.values()), terms | known, reason, (SAMPLE, SEPARATED, BALL, SUPREMUM))
 
 
 @np.errstate(all="ignore")
@@ -129,14 +123,14 @@ def mohri_bound(
       K: upper end of the range from which g is chosen; not used when g is fixed. Invalid for g above K or not above 0.
       gamma: g; by default just below the smallest margin, where L01 is 0. `gamma_fixed`: chosen before seeing the data.
     """
-    _check(0 < delta < 1, f"delta must lie between 0 and 1, not {delta}")
-    _check(gamma is not None or not gamma_fixed, "gamma_fixed needs the gamma that was fixed")
-    margins = _float64(margins)
-    g = np.float64(_min(margins) * JUST_BELOW if gamma is None else gamma)
+    check(0 < delta < 1, f"delta must lie between 0 and 1, not {delta}")
+    check(gamma is not None or not gamma_fixed, "gamma_fixed needs the gamma that was fixed")
+    margins = float64(margins)
+    g = np.float64(smallest(margins) * JUST_BELOW if gamma is None else gamma)
     reason = (
-        _unless(margins.size and np.isfinite(margins).all(), "there are no samples, or a margin is not finite")
-        or _unless(g > 0, f"the margin {g:.4g} is not above 0: choose a positive gamma")
-        or _unless(gamma_fixed or g <= K, f"a margin chosen from the data must not exceed K: {g:.4g} > {K:.4g}")
+        unless(margins.size and np.isfinite(margins).all(), "there are no samples, or a margin is not finite")
+        or unless(g > 0, f"the margin {g:.4g} is not above 0: choose a positive gamma")
+        or unless(gamma_fixed or g <= K, f"a margin chosen from the data must not exceed K: {g:.4g} > {K:.4g}")
     )
     n = np.float64(margins.size)
     events = (1 if gamma_fixed else 2) * (2 if empirical_rademacher else 1)
@@ -146,8 +140,8 @@ def mohri_bound(
         "log_log": 0.0 if gamma_fixed else np.sqrt(np.log(np.log2(2 * K / g)) / n),
         "confidence": (3 if empirical_rademacher else 1) * np.sqrt(np.log(events / delta) / (2 * n)),
     }
-    extra = {"gamma": g, "min_margin": _min(margins)}
-    return _bound("error", sum(terms.values()), terms | extra, reason, (SAMPLE, BALL, SUPREMUM))
+    extra = {"gamma": g, "min_margin": smallest(margins)}
+    return make_bound("error", sum(terms.values()), terms | extra, reason, (SAMPLE, BALL, SUPREMUM))
 
 
 @np.errstate(all="ignore")
@@ -168,31 +162,31 @@ def covering_bound(
     instead of turning vacuous. Invalid when m reaches 0.9 n_y in a class, for a margin or L of 0 or below, and for
     unbalanced classes.
     """
-    _check(form in ("paper", "safe"), f"form is 'paper' or 'safe', not {form!r}")
-    _check(len(curves) == len(counts), f"{len(counts)} classes need as many covering curves, not {len(curves)}")
-    gamma, counts, L = _float64(pairwise), _float64(counts), np.float64(lipschitz)
+    check(form in ("paper", "safe"), f"form is 'paper' or 'safe', not {form!r}")
+    check(len(curves) == len(counts), f"{len(counts)} classes need as many covering curves, not {len(curves)}")
+    gamma, counts, L = float64(pairwise), float64(counts), np.float64(lipschitz)
     present = np.flatnonzero(counts)
-    pairs = _pairs(gamma, counts > 0)
+    pairs = counted_pairs(gamma, counts > 0)
     radius = _distance_to_plane(gamma, frame, pairs)[present] / L / (2 if form == "safe" else 1)
     known = zip(present, radius, strict=True)
     covering = np.array([covering_number_from_curve(curves[y], r) if r >= 0 else math.nan for y, r in known])
     # a curve may be that of fewer or more inputs than the training samples
     share = covering / np.minimum([len(curves[y]) for y in present], counts[present])
-    few, many = _min(counts[present]), _max(counts)
+    few, many = smallest(counts[present]), largest(counts)
     reason = (
-        _problem(gamma, pairs, "margin")
-        or _unless(0 < L < math.inf, f"the Lipschitz constant must be above 0, not {L}")
-        or _unless(few == many, f"the classes are unbalanced ({few:g} to {many:g} samples)")
-        or _unless(_max(share) < SATURATED, f"saturated: balls at {_max(share):.3g} of the inputs of a class")
+        margin_problem(gamma, pairs, "margin")
+        or unless(0 < L < math.inf, f"the Lipschitz constant must be above 0, not {L}")
+        or unless(few == many, f"the classes are unbalanced ({few:g} to {many:g} samples)")
+        or unless(largest(share) < SATURATED, f"saturated: balls at {largest(share):.3g} of the inputs of a class")
     )
     terms = {
         "formula": 1 - covering.sum() / (2 * counts.sum()),
         "covering_number": covering.sum(),
         "saturation_mean": share.sum() / np.float64(present.size),
-        "saturation_max": _max(share),
-        "radius_min": _min(radius),
+        "saturation_max": largest(share),
+        "radius_min": smallest(radius),
     }
-    return _bound("accuracy", terms["formula"], terms, reason, (SAMPLE, SEPARATED, BALANCED, SUPREMUM))
+    return make_bound("accuracy", terms["formula"], terms, reason, (SAMPLE, SEPARATED, BALANCED, SUPREMUM))
 
 
 @np.errstate(all="ignore")
@@ -213,33 +207,35 @@ def hoeffding_bound(
     Args: `max_norm` is rho_y, the largest ||z|| by class; `num_samples` N, of the classes present; `dim` d, by default
     that of the frame.
     """
-    gamma, d = _float64(pairwise), len(frame) if dim is None else dim
-    pairs = _pairs(gamma, ~np.isnan(gamma).all(axis=1))
+    gamma, d = float64(pairwise), len(frame) if dim is None else dim
+    pairs = counted_pairs(gamma, ~np.isnan(gamma).all(axis=1))
     present = pairs.any(axis=1)
-    rho, a = _float64(max_norm)[present], _distance_to_plane(gamma, frame, pairs)[present]
+    rho, a = float64(max_norm)[present], _distance_to_plane(gamma, frame, pairs)[present]
     n, scale = num_samples / np.float64(len(a)), 8 * d**2 * rho**2
     reason = (
-        _problem(gamma, pairs, "margin")
-        or _unless(np.all((rho > 0) & (rho < np.inf)), "the largest norm of a class is not above 0 and finite")
-        or _unless(_min(a) >= np.sqrt(n), f"H has a negative argument: sqrt n = {np.sqrt(n):.4g} > {_min(a):.4g}")
+        margin_problem(gamma, pairs, "margin")
+        or unless(np.all((rho > 0) & (rho < np.inf)), "the largest norm of a class is not above 0 and finite")
+        or unless(
+            smallest(a) >= np.sqrt(n), f"H has a negative argument: sqrt n = {np.sqrt(n):.4g} > {smallest(a):.4g}"
+        )
     )
     first, second = (2 * d * np.sum(np.exp(-n * x**2 / scale)) / len(a) for x in (np.ones(len(a)), a - np.sqrt(n)))
     # sqrt(n) (a - sqrt n) > sqrt(scale ln(2d)) between two roots in sqrt(n)
     root = np.sqrt(a**2 - 4 * np.sqrt(scale * np.log(2 * d)))
-    low, high = _max(((a - root) / 2) ** 2), _min(((a + root) / 2) ** 2)
+    low, high = largest(((a - root) / 2) ** 2), smallest(((a + root) / 2) ** 2)
     terms = {
         "formula": 1 - first - second,
         "first": first,
         "second": second,
         "num_classes": len(a),
         "n": n,
-        "argument_min": _min(a) - np.sqrt(n),
-        "margin_over_rho": _max(a / rho),
-        "n_needed_first": _max(scale) * np.log(2 * d),
+        "argument_min": smallest(a) - np.sqrt(n),
+        "margin_over_rho": largest(a / rho),
+        "n_needed_first": largest(scale) * np.log(2 * d),
         "n_low_second": low if low < high else math.nan,
         "n_high_second": high if low < high else math.nan,
     }
-    return _bound("accuracy", terms["formula"], terms, reason, (SAMPLE, SEPARATED, BALANCED, SUPREMUM, UNTRAINED))
+    return make_bound("accuracy", terms["formula"], terms, reason, (SAMPLE, SEPARATED, BALANCED, SUPREMUM, UNTRAINED))
 
 
 @np.errstate(all="ignore")
@@ -251,16 +247,16 @@ def cantelli_bound(margin_mean: Pairwise, margin_variance: Pairwise, priors: Per
 
     Invalid for a mean of 0 or below: the formula is even in m and would call a pair safe that is surely wrong.
     """
-    m, v, priors = _float64(margin_mean), _float64(margin_variance), _float64(priors)
+    m, v, priors = float64(margin_mean), float64(margin_variance), float64(priors)
     present = (priors > 0) & ~np.isnan(m).all(axis=1)
-    pairs = _pairs(m, present)
+    pairs = counted_pairs(m, present)
     variances = np.all((v[pairs] >= 0) & (v[pairs] < np.inf))
-    reason = _problem(m, pairs, "mean margin") or _unless(variances, "a variance is negative or not finite")
+    reason = margin_problem(m, pairs, "mean margin") or unless(variances, "a variance is negative or not finite")
     chance = np.where(pairs, v / (v + m**2), 0)
     value = np.sum(priors[present] @ chance[present]) / priors[present].sum()
     share = priors[present].sum() / priors.sum()
-    terms = {"min_mean": _min(m[pairs]), "worst_pair": _max(chance[pairs]), "prior_share": share}
-    return _bound("error", value, terms, reason, (MOMENTS,))
+    terms = {"min_mean": smallest(m[pairs]), "worst_pair": largest(chance[pairs]), "prior_share": share}
+    return make_bound("error", value, terms, reason, (MOMENTS,))
 
 
 @np.errstate(all="ignore")
@@ -277,41 +273,14 @@ def cdnv_bound(cdnv: Scalar, num_classes: int) -> Bound:
     Args: `cdnv` is V, `nc1_cdnv` of `collapse.neural_collapse`; `num_classes` counts the classes present.
     """
     V, others = np.float64(cdnv), num_classes - 1
-    reason = _unless(others > 0 and 0 <= V < math.inf, f"{V} is no CDNV of {num_classes} classes")
+    reason = unless(others > 0 and 0 <= V < math.inf, f"{V} is no CDNV of {num_classes} classes")
     terms = {"cantelli": others * 4 * V / (1 + 4 * V), "galanti": 16 * others * V}
-    return _bound("error", 4 * others * V, terms, reason, ("all classes are equally likely", MOMENTS))
+    return make_bound("error", 4 * others * V, terms, reason, ("all classes are equally likely", MOMENTS))
 
 
 def plug_in_k(frame: Frame, rho: Scalar) -> float:
     """max ||M_y - M_y'|| rho, which no |<M_y - M_y', z>| with ||z|| <= rho exceeds: K, as a plug-in."""
     return float(_distances(frame).max() * rho)
-
-
-def _bound(kind, value: float, terms: dict[str, float], reason: str, assumptions: tuple[str, ...]) -> Bound:
-    terms = {name: float(term) for name, term in terms.items()}
-    reason = reason or _unless(math.isfinite(value), f"the value is not finite, made of {terms}")
-    value = math.nan if reason else float(value)
-    return Bound(value, terms, not reason, value > 1 if kind == "error" else value < 0, assumptions, reason, kind)
-
-
-def _pairs(values: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Ordered pairs that count: rows of present classes, without columns of absent ones that no row knows."""
-    unknown = ~present & np.isnan(values[present]).all(axis=0)
-    return present[:, None] & ~unknown & ~np.eye(len(values), dtype=bool)
-
-
-def _problem(values: np.ndarray, pairs: np.ndarray, name: str) -> str:
-    """Why these are no positive margins; empty when they are."""
-    if not pairs.any():
-        return "fewer than two classes are present"
-    if not np.isfinite(values[pairs]).all():
-        return f"a {name} is not finite"
-    wrong = np.sum(values[pairs] <= 0)
-    return f"{wrong} of {pairs.sum()} pairs have a {name} of 0 or below ({_min(values[pairs]):.4g})" if wrong else ""
-
-
-def _unless(holds, reason: str) -> str:
-    return "" if holds else reason
 
 
 def _distance_to_plane(gamma: np.ndarray, frame: Frame, pairs: np.ndarray) -> np.ndarray:
@@ -320,14 +289,5 @@ def _distance_to_plane(gamma: np.ndarray, frame: Frame, pairs: np.ndarray) -> np
 
 
 def _distances(frame: Frame) -> np.ndarray:
-    columns = _float64(frame).T
+    columns = float64(frame).T
     return cdist(columns, columns)
-
-
-def _float64(values) -> np.ndarray:
-    return np.asarray(values, np.float64)
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)

@@ -29,7 +29,11 @@ class Sweep(NamedTuple):
     hoyer: Float[Array, " n"]  # sparsity of the features
     zeros: Float[Array, " n"]  # share of features that are exactly 0
     stats: stats.ClassStats
-    sign_sums: Float[Array, "k c d"]  # sum of randomly signed features by class, for the Rademacher complexity
+    rademacher: Float[Array, ""]  # complexity of classifiers of norm at most 1, on all samples
+    class_rademacher: Float[Array, " c"]  # the same by class, on its own samples
+
+
+OVER_SAMPLES = ("losses", "predictions", "nearest", "margins", "hoyer", "zeros")
 
 
 class Evaluation(NamedTuple):
@@ -116,20 +120,22 @@ def _scan(forward, inputs, labels, mask, frame, loss, means, keep_features: bool
             hoyer=sparsity.hoyer(found),
             zeros=sparsity.zero_share(found),
             stats=None,
-            sign_sums=None,
+            rademacher=None,
+            class_rademacher=None,
         )
         return (stats.merge(total, seen), signed), (outputs, found if keep_features else None)
 
     start = stats.empty(num_classes, dim, with_margins=True), jnp.zeros((SIGN_DRAWS, num_classes, dim))
     batches = jnp.arange(len(labels)), inputs, labels, mask
     (total, signed), (outputs, kept) = jax.lax.scan(body, start, batches)
-    return outputs._replace(stats=total, sign_sums=signed), kept
+    whole = complexity.rademacher_from_sign_sums(signed.sum(axis=1), total.counts.sum())
+    by_class = complexity.rademacher_from_sign_sums(signed, total.counts)
+    return outputs._replace(stats=total, rademacher=whole, class_rademacher=by_class), kept
 
 
 def _flat(found: Sweep, count: int) -> Sweep:
     """Batches of samples joined, the padding of the last one dropped."""
-    samples = {name: getattr(found, name).reshape(-1)[:count] for name in Sweep._fields[:6]}
-    return found._replace(**samples)
+    return found._replace(**{name: getattr(found, name).reshape(-1)[:count] for name in OVER_SAMPLES})
 
 
 @partial(jax.jit, static_argnums=0)

@@ -24,6 +24,7 @@ from ncjax.training.step import (
     train_epoch,
 )
 
+Frames = Float[np.ndarray, "r d c"]
 KEPT_FEATURES_BYTES = 2**30  # a sweep keeps its features for NC4 up to this much on a device
 
 
@@ -46,11 +47,11 @@ class Programs(NamedTuple):
     evaluate: Callable
 
 
-def make_job(settings: FrozenConfigDict, frames: Float[np.ndarray, "r d c"] | None = None) -> Job:
+def make_job(settings: FrozenConfigDict, stored: tuple[list[RunSpec], Frames] | None = None) -> Job:
     """Load the data, build the model, list the runs and lay them out over the devices.
 
     Args:
-      frames: of all runs, where a workdir has them; made from config.frame otherwise.
+      stored: specs and frames of all runs, where a workdir has them; made from the config otherwise.
 
     Raises:
       InputError: when data, frame, batch size or mesh do not fit.
@@ -63,7 +64,7 @@ def make_job(settings: FrozenConfigDict, frames: Float[np.ndarray, "r d c"] | No
         raise InputError(
             f"config.batch_size is {settings.batch_size}, above the {num_train} training images: it must be lower"
         )
-    specs, frames = _specs_and_frames(settings, dataset.num_classes, frames)
+    specs, frames = stored or _specs_and_frames(settings, dataset.num_classes)
     wave = min(settings.runs_per_wave or len(specs), len(specs))
     mesh = parallel.make_mesh(wave, settings.mesh.runs, settings.mesh.data)
     if settings.batch_size % mesh.shape["data"]:
@@ -88,16 +89,10 @@ def make_job(settings: FrozenConfigDict, frames: Float[np.ndarray, "r d c"] | No
     return Job(settings, dataset, recipe, specs, stacked_inputs(specs, frames), layout)
 
 
-def _specs_and_frames(settings: FrozenConfigDict, num_classes: int, frames):
-    if frames is not None:
-        others = run_specs(settings.runs, settings.seed)
-        from_file = (len(frames) - len(others)) // settings.runs.cross_seeds
-        return run_specs(settings.runs, settings.seed, from_file), frames
-    dim = models.feature_dim(settings.model.name)
-    bases = base_frames(settings.frame, num_classes, dim, settings.seed)
+def _specs_and_frames(settings: FrozenConfigDict, num_classes: int) -> tuple[list[RunSpec], Frames]:
+    bases = base_frames(settings.frame, num_classes, models.feature_dim(settings.model.name), settings.seed)
     specs = run_specs(settings.runs, settings.seed, len(bases) if settings.frame.kind == "file" else 0)
-    scale = settings.frame.scale
-    return specs, stacked_frames(specs, num_classes, dim, scale, settings.seed, bases=bases)
+    return specs, stacked_frames(specs, bases, settings.seed)
 
 
 def make_programs(job: Job) -> Programs:

@@ -23,6 +23,8 @@
 | bound_cdnv | bound on the error of the nearest-mean rule | 0 | Galanti et al. 2021 |
 """
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 
@@ -33,56 +35,49 @@ from ncjax.theory.margins import normalised_margins, p_min, pairwise_margins_fro
 from ncjax.training.evaluate import Evaluation, Sweep
 
 
-def measure(sweep: Sweep, labels: np.ndarray, frame: np.ndarray) -> dict[str, float]:
-    """Every metric of the table above and of `theory.collapse`, of one run on one split."""
+class Measured(NamedTuple):
+    """What a sweep says about one run on one split."""
+
+    metrics: dict[str, float]  # of the table above and of `theory.collapse`
+    bounds: dict[str, Bound]  # those that need no more than a sweep
+
+
+class Rows(NamedTuple):
+    """Records of all runs and both splits, without step and epoch."""
+
+    metrics: list[dict]  # run, split, metric, value
+    bounds: list[dict]  # run, split, bound and what a `Bound` has; ready for JSON
+
+
+def measure(sweep: Sweep, labels: np.ndarray, frame: np.ndarray) -> Measured:
+    """Every metric and bound of one run on one split."""
     disagreement = float(np.mean(sweep.predictions != sweep.nearest))
     collapse = neural_collapse(sweep.stats, frame, disagreement=disagreement)
-    found = bounds_of(sweep, frame, collapse)
-    return {
+    pairwise = pairwise_margins_from_stats(sweep.stats)
+    complexities = _complexity(sweep, frame)
+    found = _bounds(sweep, pairwise, frame, collapse, complexities["rademacher"])
+    metrics = {
         "loss": float(np.mean(sweep.losses, dtype=np.float64)),
         "accuracy": float(np.mean(sweep.predictions == labels)),
-        **_margins(sweep, frame, collapse),
+        **_margins(sweep, pairwise, frame, collapse),
         **collapse,
         "feature_hoyer": float(np.mean(sweep.hoyer, dtype=np.float64)),
         "feature_zeros": float(np.mean(sweep.zeros, dtype=np.float64)),
-        **_complexity(sweep, frame),
+        **complexities,
         **{f"bound_{name}": bound.value for name, bound in found.items()},
     }
+    return Measured(metrics, found)
 
 
-def bounds_of(sweep: Sweep, frame: np.ndarray, collapse: dict[str, float]) -> dict[str, Bound]:
-    """Every bound that needs no more than a sweep; `collapse` are the metrics of the same sweep."""
-    stats, counts = sweep.stats, np.asarray(sweep.stats.counts)
-    pairwise = pairwise_margins_from_stats(stats)
-    K = bounds.plug_in_k(frame, collapse["max_norm"])
-    by_class = complexity.rademacher_from_sign_sums(sweep.sign_sums, counts, bounds.plug_in_k(frame, 1.0))
-    variance = np.asarray(stats.margin_m2) / np.maximum(counts, 1)[:, None]
-    whole, present = _complexity(sweep, frame)["rademacher"], int((counts > 0).sum())
-    return {
-        "margin_full": bounds.margin_bound(pairwise, by_class, counts, K, form="full"),
-        "margin_paper": bounds.margin_bound(pairwise, by_class, counts, K, form="paper"),
-        "mohri": bounds.mohri_bound(sweep.margins, whole, frame.shape[1], K),
-        "hoeffding": bounds.hoeffding_bound(pairwise, frame, stats.max_norm, num_samples=int(counts.sum())),
-        "cantelli": bounds.cantelli_bound(_without_diagonal(stats.margin_mean), variance, counts),
-        "cdnv": bounds.cdnv_bound(collapse["nc1_cdnv"], present),
-    }
-
-
-def measure_runs(evaluation: Evaluation, labels: dict, frames: np.ndarray) -> list[dict]:
-    """Records without step and epoch: (run, split, metric, value) of a stacked (R, ...) evaluation on the host."""
-    rows = []
-    for run, split, sweep in _each(evaluation):
-        values = measure(sweep, labels[split], frames[run])
-        rows += [{"run": run, "split": split, "metric": name, "value": value} for name, value in values.items()]
-    return rows
-
-
-def bound_rows(evaluation: Evaluation, frames: np.ndarray) -> list[dict]:
-    """Every bound of every run and split, with its terms and assumptions; ready for JSON."""
-    rows = []
-    for run, split, sweep in _each(evaluation):
-        found = bounds_of(sweep, frames[run], neural_collapse(sweep.stats, frames[run]))
-        rows += [{"run": run, "split": split, "bound": name, **bound._asdict()} for name, bound in found.items()]
+def measure_runs(evaluation: Evaluation, labels: dict, frames: np.ndarray) -> Rows:
+    """`measure` of every run and split of a stacked (R, ...) evaluation on the host."""
+    rows = Rows([], [])
+    for run, frame in enumerate(frames):
+        for split, stacked in evaluation._asdict().items():
+            found = measure(_run(stacked, run), labels[split], frame)
+            key = {"run": run, "split": split}
+            rows.metrics.extend({**key, "metric": name, "value": value} for name, value in found.metrics.items())
+            rows.bounds.extend({**key, "bound": name, **bound._asdict()} for name, bound in found.bounds.items())
     return rows
 
 
@@ -96,8 +91,7 @@ def arrays_of(evaluation: Evaluation) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _margins(sweep: Sweep, frame: np.ndarray, collapse: dict[str, float]) -> dict[str, float]:
-    pairwise = pairwise_margins_from_stats(sweep.stats)
+def _margins(sweep: Sweep, pairwise: np.ndarray, frame: np.ndarray, collapse: dict[str, float]) -> dict[str, float]:
     scaled = normalised_margins(pairwise, frame, rho=collapse["max_norm"], mean_norm=collapse["mean_norm"])
     gamma = np.asarray(pairwise, np.float64)[np.isfinite(pairwise)]
     return {
@@ -117,21 +111,28 @@ def _complexity(sweep: Sweep, frame: np.ndarray) -> dict[str, float]:
     means = np.asarray(stats.means, np.float64)
     energy = np.sum(stats.class_scatter) + np.sum(stats.counts * np.sum(means**2, axis=1))
     return {
-        "rademacher": float(complexity.rademacher_from_sign_sums(np.sum(sweep.sign_sums, axis=1), count, bound)),
+        "rademacher": bound * float(sweep.rademacher),
         "rademacher_energy": float(complexity.rademacher_energy_bound(energy, count, bound)),
         "rademacher_radius": float(complexity.rademacher_radius_bound(np.max(stats.max_norm), count, bound)),
     }
 
 
-def _without_diagonal(pairs: np.ndarray) -> np.ndarray:
-    return np.where(np.eye(len(pairs), dtype=bool), np.nan, pairs)
-
-
-def _each(evaluation: Evaluation):
-    """(run, split, sweep of that run) of a stacked evaluation."""
-    for run in range(len(evaluation.train.losses)):
-        for split, stacked in evaluation._asdict().items():
-            yield run, split, _run(stacked, run)
+def _bounds(
+    sweep: Sweep, pairwise: np.ndarray, frame: np.ndarray, collapse: dict[str, float], rademacher: float
+) -> dict[str, Bound]:
+    stats, counts = sweep.stats, np.asarray(sweep.stats.counts)
+    widest = bounds.plug_in_k(frame, 1.0)
+    K, by_class = widest * collapse["max_norm"], widest * np.asarray(sweep.class_rademacher)
+    mean = np.where(np.eye(len(counts), dtype=bool), np.nan, stats.margin_mean)
+    variance = np.asarray(stats.margin_m2) / np.maximum(counts, 1)[:, None]
+    return {
+        "margin_full": bounds.margin_bound(pairwise, by_class, counts, K, form="full"),
+        "margin_paper": bounds.margin_bound(pairwise, by_class, counts, K, form="paper"),
+        "mohri": bounds.mohri_bound(sweep.margins, rademacher, frame.shape[1], K),
+        "hoeffding": bounds.hoeffding_bound(pairwise, frame, stats.max_norm, num_samples=int(counts.sum())),
+        "cantelli": bounds.cantelli_bound(mean, variance, counts),
+        "cdnv": bounds.cdnv_bound(collapse["nc1_cdnv"], int((counts > 0).sum())),
+    }
 
 
 def _run(tree, run: int):

@@ -11,7 +11,6 @@ there. The cores are used by declaring each a device of its own (`use_all_cores`
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ncjax.data.sources import cache_dir
 from ncjax.errors import InputError
 
 
@@ -40,9 +40,8 @@ def use_all_cores() -> None:
 
 def keep_compilations() -> None:
     """Keep every compiled program in the user's cache folder, so that a second start compiles nothing again."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ncjax" / "compiled"
     if not jax.config.jax_compilation_cache_dir:  # a user's own choice stands
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

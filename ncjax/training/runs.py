@@ -72,24 +72,13 @@ def base_frames(frame, num_classes: int, dim: int, seed: int) -> Float[np.ndarra
     return frame.scale * found
 
 
-def stacked_frames(
-    specs: list[RunSpec],
-    num_classes: int,
-    dim: int,
-    scale: float,
-    seed: int,
-    *,
-    bases: Float[np.ndarray, "k d c"] | None = None,
-) -> Float[np.ndarray, "r d c"]:
-    """The frame of every run, float32; `bases` are `base_frames`, by default a simplex ETF of norm `scale`.
+def stacked_frames(specs: list[RunSpec], bases: Float[np.ndarray, "k d c"], seed: int) -> Float[np.ndarray, "r d c"]:
+    """The frame of every run, float32; `bases` are those of `base_frames`.
 
     Raises:
-      InputError: when no simplex ETF fits the dimension, or more permutations are asked for than exist.
+      InputError: when more permutations are asked for than exist.
     """
-    key = jax.random.key(seed)
-    if bases is None:
-        bases = frames.simplex_etf(num_classes, dim, scale=scale, key=jax.random.fold_in(key, BASE))[None]
-    base = bases[0]
+    key, base = jax.random.key(seed), bases[0]
     labels = {spec.frame for spec in specs}
     found = {"base": base, **{f"file-{i}": frame for i, frame in enumerate(bases)}}
     found |= _permuted(base, _count(labels, "permutation"), jax.random.fold_in(key, PERMUTATION))

@@ -25,7 +25,7 @@ from ncjax.training.measure import arrays_of, measure_runs
 from ncjax.training.progress import Progress
 from ncjax.training.step import steps_per_epoch
 
-SAME_FRAME = 1e-3  # entries of frames that differ less differ by rounding
+SAME_FRAME = 1e-3  # of the largest entry: frames that differ less differ by rounding
 
 
 def evaluation_epochs(epochs: int, dense: int, log_spaced: int) -> list[int]:
@@ -60,7 +60,7 @@ def open_workdir(workdir: Path, job: Job) -> Job:
     Returns the job, with the frames of the workdir.
 
     Raises:
-      InputError: naming the settings that differ, or the data.
+      InputError: naming the settings that differ, or that data or frames do.
     """
     config_path, environment_path = workdir / "config.json", workdir / "environment.json"
     starts = []
@@ -86,7 +86,8 @@ def open_workdir(workdir: Path, job: Job) -> Job:
 def _with_stored_frames(workdir: Path, job: Job) -> Job:
     """The job with the frames the runs began with: a solve on another machine rounds otherwise, a file may change."""
     stored = records.read_array(workdir / "frames.npy")
-    if stored.shape != job.inputs.frame.shape or not np.allclose(stored, job.inputs.frame, atol=SAME_FRAME):
+    tolerance = SAME_FRAME * np.abs(stored).max(initial=0)
+    if stored.shape != job.inputs.frame.shape or not np.allclose(stored, job.inputs.frame, rtol=0, atol=tolerance):
         raise InputError(
             f"{workdir} was trained with other frames than config.frame gives now: restore the file they came from or "
             "choose another --workdir"
@@ -148,7 +149,7 @@ def _restore_or_init(job: Job, programs: Programs, inputs, states, workdir: Path
 
 
 def _record(job: Job, workdir: Path, epoch: int, step: int, evaluation, progress: Progress) -> None:
-    measured = measure_runs(evaluation, labels_of(job.dataset), job.inputs.frame)
+    measured = measure_runs(evaluation, labels_of(job.dataset), job.inputs.frame).metrics
     records.write_arrays(records.arrays_path(workdir, step), arrays_of(evaluation))
     records.append_rows(workdir, [{"step": step, "epoch": epoch, **row} for row in measured])
     progress.evaluated(epoch, measured)

@@ -7,8 +7,7 @@ from ncjax.config import default_config, validate
 from ncjax.training.train import train
 
 
-@pytest.fixture(scope="package")
-def workdir(tmp_path_factory):
+def small_config():
     config = default_config()
     changes = {
         "model.name": "mlp",
@@ -19,8 +18,13 @@ def workdir(tmp_path_factory):
     }
     changes |= {"runs.permutations": 3, "runs.rotations": 3, "runs.seeds": 3, "runs.repeats": 2, "runs.jitters": 2}
     config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="package")
+def workdir(tmp_path_factory):
     path = tmp_path_factory.mktemp("digits")
-    train(validate(config), path)
+    train(validate(small_config()), path)
     return path
 
 

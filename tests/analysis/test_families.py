@@ -19,6 +19,7 @@ from ncjax.analysis.runset import RunSet, load
 from ncjax.analysis.statistics import cochran_q, crossed_design, smallest_detectable_effect
 from ncjax.config import default_config, validate
 from ncjax.store import records
+from ncjax.theory.frames import simplex_etf
 from ncjax.training.runs import run_specs, stacked_frames
 
 NUM_TEST = 2_000
@@ -44,7 +45,7 @@ def planted_runs(path, accuracy, *, train=None, test_loss=None, **counts) -> Run
     metrics |= {("accuracy", "test"): reached, ("loss", "test"): test_loss(reached) if test_loss else 1 - reached}
     epochs = max(np.shape(values)[1] if np.ndim(values) > 1 else 1 for values in metrics.values())
     records.write_json(path / "runs.json", [spec.as_dict() for spec in specs])
-    records.write_array(path / "frames.npy", stacked_frames(specs, 10, 16, 1.0, config.seed))
+    records.write_array(path / "frames.npy", stacked_frames(specs, simplex_etf(10, 16)[None], config.seed))
     records.write_arrays(path / "labels.npz", labels)
     records.write_json(path / "config.json", validate(config).to_dict())
     records.append_rows(path, list(_rows(metrics, epochs)))

@@ -10,10 +10,13 @@ import ncjax
 from ncjax.analysis import pages
 from ncjax.analysis.definitions import definitions
 from ncjax.analysis.features import Given, analyse, covering_curves, extras, read_features
+from ncjax.config import validate
 from ncjax.errors import InputError
 from ncjax.theory.frames import simplex_etf
+from ncjax.training.train import train
 
 from .. import reference
+from .conftest import small_config
 
 
 def read_csv(path):
@@ -61,6 +64,25 @@ def test_recomputed_rows_agree_with_the_records(analysed):
     assert analysed[1][0].split("training ")[1].split()[0] == "0"
 
 
+def test_a_run_that_diverged_does_not_stop_the_analysis_of_the_others(tmp_path):
+    frames = np.stack([simplex_etf(10, 64), 1e18 * simplex_etf(10, 64)])
+    np.save(tmp_path / "frames.npy", frames)
+    config = small_config()
+    config.update_from_flattened_dict({"frame.kind": "file", "frame.path": str(tmp_path / "frames.npy"), "epochs": 2})
+    train(validate(config), tmp_path / "run")
+    runs = ncjax.load(tmp_path / "run")
+    lost = np.flatnonzero(~np.isfinite(runs.values("loss")))
+    assert [runs.specs[run].frame for run in lost] == ["file-1"]
+    said = []
+    pages.workdir_page(runs, tmp_path / "analysis", said.append)
+    assert said[-1].startswith("report")
+    rows = {int(row["run"]): row for row in read_csv(tmp_path / "analysis" / "tables" / "extras.csv")}
+    assert np.isnan(float(rows[lost[0]]["svm_margin"]))
+    assert float(rows[0]["svm_margin"]) >= 0
+    bounds = {row["bound"]: row for row in read_csv(tmp_path / "analysis" / "tables" / "bounds.csv")}
+    assert int(bounds["cdnv"]["valid"]) == len(runs.specs) - 1
+
+
 def test_comparison_names_what_differs(workdir, tmp_path, analysed):
     other = tmp_path / "other"
     other.mkdir()
@@ -101,7 +123,7 @@ def test_foreign_features_agree_with_loops_in_float64():
 def test_extras_use_the_inputs_where_there_are_some():
     features, labels, frame = collapsed()
     given = Given(features, labels, features * 3)
-    metrics, bounds = extras(given, frame, covering_curves(given, 4))
+    metrics, bounds = extras(given, frame, covering_curves(given.inputs, labels, 4))
     assert metrics["lipschitz"] == pytest.approx(1 / 3, rel=1e-3)
     assert bounds["covering_paper"].value >= bounds["covering_safe"].value
 

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from ncjax.theory import complexity
 from ncjax.training import evaluate as module
 from ncjax.training.evaluate import evaluate, split_features, sweep
 from ncjax.training.measure import arrays_of, measure, measure_runs
@@ -51,12 +52,24 @@ def test_sweep_equals_all_at_once(recipe, state, inputs, monkeypatch, batch_size
 def test_measures_agree_with_their_definitions(recipe, state, inputs):
     split, frame = make_split(24), inputs.frame[0]
     found = jax.device_get(sweep(recipe, state, frame, split, keep_features=True))
-    values = measure(found, split.labels, frame)
+    values = measure(found, split.labels, frame).metrics
     expected, _ = direct(recipe, state, split, frame)
     assert values["accuracy"] == np.mean(expected["predictions"] == split.labels)
     np.testing.assert_allclose(values["loss"], expected["losses"].mean(), rtol=1e-5)
     np.testing.assert_allclose(values["p_min"], expected["margins"].min(), rtol=1e-5)
     assert values["nc4_disagreement"] == np.mean(expected["predictions"] != expected["nearest"])
+
+
+def test_rademacher_complexity_of_a_sweep_is_that_of_its_features(recipe, state, inputs, monkeypatch):
+    monkeypatch.setattr(module, "BATCH_SIZE", 7)
+    monkeypatch.setattr(module, "SIGN_DRAWS", 500)
+    split, frame = make_split(24), inputs.frame[0]
+    found = sweep(recipe, state, frame, split, keep_features=True)
+    z, key = split_features(recipe, state, split), jax.random.key(5)
+    np.testing.assert_allclose(found.rademacher, complexity.rademacher(key, z, draws=500), rtol=0.1)
+    by_class = complexity.rademacher_by_class(key, z, split.labels, frame.shape[1], draws=500)
+    np.testing.assert_allclose(found.class_rademacher, by_class, rtol=0.1)
+    assert found.rademacher < found.class_rademacher.min()  # more samples, less of it
 
 
 def test_rows_and_arrays_cover_every_run_and_both_splits(recipe, inputs):
@@ -65,7 +78,12 @@ def test_rows_and_arrays_cover_every_run_and_both_splits(recipe, inputs):
     states = jax.vmap(lambda run: init_state(recipe, run, (4, 4, 1)))(inputs)
     swept = jax.vmap(lambda s, f: evaluate(recipe, s, f, train, test, keep_features=True))(states, inputs.frame)
     swept = jax.device_get(swept)
-    rows = measure_runs(swept, {"train": train.labels, "test": test.labels}, inputs.frame)
+    found = measure_runs(swept, {"train": train.labels, "test": test.labels}, inputs.frame)
+    rows = found.metrics
+    values = {(row["run"], row["split"], row["metric"]): row["value"] for row in rows}
+    for row in found.bounds:
+        np.testing.assert_equal(row["value"], values[row["run"], row["split"], f"bound_{row['bound']}"])
+    assert len(found.bounds) == 2 * 2 * 6
     keys = {(row["run"], row["split"], row["metric"]) for row in rows}
     assert len(keys) == len(rows)
     assert {(run, split, "p_min") for run in (0, 1) for split in ("train", "test")} <= keys

@@ -17,12 +17,12 @@ def counts(**changes):
     return ConfigDict(none | changes)
 
 
-def frames_of(specs, num_classes=4, dim=6):
-    return stacked_frames(specs, num_classes, dim, 1.0, seed=3)
-
-
 def frame_settings(**changes):
     return ConfigDict({"kind": "simplex_etf", "scale": 1.0, "path": ""} | changes)
+
+
+def frames_of(specs, num_classes=4, dim=6):
+    return stacked_frames(specs, base_frames(frame_settings(), num_classes, dim, seed=3), seed=3)
 
 
 def write_frames(folder, count=3, dim=6, num_classes=4):
@@ -78,19 +78,20 @@ def test_frames_that_do_not_fit_are_refused():
         frames_of(run_specs(counts(seeds=1), 0), num_classes=8, dim=6)
 
 
-def test_simplex_etf_is_the_default_base_frame():
-    specs = run_specs(counts(permutations=3, rotations=3, seeds=1), 0)
-    bases = base_frames(frame_settings(scale=1.5), 4, 6, seed=3)
+def test_a_simplex_etf_is_one_base_frame_that_follows_the_seed():
+    bases, again, other = (base_frames(frame_settings(scale=1.5), 4, 6, seed=seed) for seed in (3, 3, 4))
     assert bases.shape == (1, 6, 4)
-    given, default = (stacked_frames(specs, 4, 6, 1.5, 3, **more) for more in ({"bases": bases}, {}))
-    assert given.tobytes() == default.tobytes()
+    ideal = 1.5**2 * 4 / 3 * (np.eye(4) - 1 / 4)
+    np.testing.assert_allclose(bases[0].T @ bases[0], ideal, atol=1e-12)
+    np.testing.assert_array_equal(bases, again)
+    assert not np.allclose(bases, other)
 
 
 @pytest.mark.parametrize("kind", ["ufm_ce", "packing"])
 def test_families_of_a_frame_with_more_classes_than_dimensions(kind):
     """Permutations keep its columns and rotations its Gram matrix; a permutation is no rotation of it."""
     specs = run_specs(counts(permutations=2, rotations=2, seeds=1), 0)
-    frames = stacked_frames(specs, 5, 3, 1.5, 0, bases=base_frames(frame_settings(kind=kind, scale=1.5), 5, 3, 0))
+    frames = stacked_frames(specs, base_frames(frame_settings(kind=kind, scale=1.5), 5, 3, 0), seed=0)
     np.testing.assert_allclose(np.linalg.norm(frames, axis=1), 1.5, rtol=1e-6)
     base = frames[-1]
     assert coherence(base)["largest_cosine"] < 0.01
@@ -114,7 +115,7 @@ def test_every_frame_of_a_file_is_a_run_and_the_first_is_the_base(tmp_path):
         "file-2",
     ]
     assert [s.init_seed for s in specs if s.family == "file"] == [5, 6, 5, 6, 5, 6]
-    frames = dict(zip([s.frame for s in specs], stacked_frames(specs, 4, 6, 2.0, 0, bases=bases), strict=True))
+    frames = dict(zip([s.frame for s in specs], stacked_frames(specs, bases, seed=0), strict=True))
     for index in range(3):
         np.testing.assert_array_equal(frames[f"file-{index}"], (2 * given[index]).astype(np.float32))
     for same in ("base", "permutation-0"):
