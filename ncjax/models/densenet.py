@@ -20,7 +20,7 @@ class DenseNet121(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "b h w k"], train: bool) -> Float[Array, "b 1024"]:
         def norm_relu(x):
-            return nn.relu(BatchNorm(use_running_average=not train)(x)).astype(self.dtype)
+            return nn.relu(BatchNorm()(x, train)).astype(self.dtype)
 
         def conv(x, channels, size):
             return Conv(channels, size, dtype=self.dtype, form=self.conv_form)(x)

@@ -26,7 +26,7 @@ class BasicBlock(nn.Module):
     def __call__(self, x: Float[Array, "b h w k"], train: bool) -> Float[Array, "b h2 w2 o"]:
         def conv_norm(x, size, strides):
             convolved = Conv(self.channels, size, strides, self.dtype, self.conv_form)(x)
-            return BatchNorm(use_running_average=not train)(convolved)
+            return BatchNorm()(convolved, train)
 
         y = nn.relu(conv_norm(x, 3, self.strides)).astype(self.dtype)
         y = conv_norm(y, 3, 1)
@@ -56,7 +56,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "b h w k"], train: bool) -> Float[Array, "b d"]:
         x = Conv(self.widths[0], dtype=self.dtype, form=self.conv_form)(images)
-        x = nn.relu(BatchNorm(use_running_average=not train)(x)).astype(self.dtype)
+        x = nn.relu(BatchNorm()(x, train)).astype(self.dtype)
         for stage, width in enumerate(self.widths):
             for block in range(self.blocks):
                 strides = 2 if stage and not block else 1

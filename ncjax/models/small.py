@@ -20,7 +20,7 @@ class ConvNet(nn.Module):
         x = images
         for index, width in enumerate((32, 64, 64)):
             x = Conv(width, dtype=self.dtype, form=self.conv_form)(x)
-            x = nn.relu(BatchNorm(use_running_average=not train)(x)).astype(self.dtype)
+            x = nn.relu(BatchNorm()(x, train)).astype(self.dtype)
             x = max_pool(x) if index < 2 else x
         return Features(self.features)(x.mean(axis=(1, 2), dtype=jnp.float32), train)
 
@@ -37,5 +37,5 @@ class MLP(nn.Module):
         x = images.reshape(len(images), -1)
         for width in (256, 64):
             x = nn.Dense(width, use_bias=False, dtype=self.dtype, kernel_init=nn.initializers.he_normal())(x)
-            x = nn.relu(BatchNorm(use_running_average=not train)(x)).astype(self.dtype)
+            x = nn.relu(BatchNorm()(x, train)).astype(self.dtype)
         return Features(self.features)(x, train)

@@ -34,6 +34,6 @@ class VGG11(nn.Module):
         for widths in STAGES:
             for width in widths:
                 x = Conv(width, dtype=self.dtype, form=self.conv_form)(x)
-                x = nn.relu(BatchNorm(use_running_average=not train)(x)).astype(self.dtype)
+                x = nn.relu(BatchNorm()(x, train)).astype(self.dtype)
             x = max_pool(x)
         return Features(self.features)(x.mean(axis=(1, 2), dtype=jnp.float32), train)

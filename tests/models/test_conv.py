@@ -10,6 +10,8 @@ from ncjax.models.conv import Conv, choose_form, convolve
 SHAPES = [  # images, channels out, kernel size, strides
     ((5, 8, 8, 3), 4, 3, 1),
     ((33, 7, 6, 2), 3, 3, 1),
+    ((5, 6, 7, 3), 4, 3, 1),
+    ((5, 8, 8, 3), 20, 3, 1),
     ((16, 9, 9, 2), 5, 3, 2),
     ((5, 8, 6, 3), 4, 3, 2),
     ((17, 4, 4, 3), 6, 1, 1),
@@ -81,7 +83,8 @@ def test_output_size_is_that_of_pytorch():
 
 def test_the_automatic_form_by_size():
     assert jax.default_backend() == "cpu"
-    assert choose_form((4, 8, 8, 3), (3, 3, 3, 4)) == "im2col"
+    assert choose_form((4, 4, 4, 3), (3, 3, 3, 4)) == "im2col"
+    assert choose_form((4, 8, 8, 3), (3, 3, 3, 4)) == "canonical"
     assert choose_form((4, 32, 32, 3), (3, 3, 3, 4)) == "canonical"
     assert choose_form((4, 32, 32, 3), (1, 1, 3, 4)) == "im2col"
 

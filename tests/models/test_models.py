@@ -1,5 +1,8 @@
 """Backbones: size as published, features as promised."""
 
+from functools import partial
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,11 +126,50 @@ def test_vmapped_initialisation_is_single_initialisation_bitwise(images):
         jax.tree.map(lambda a, b, seed=seed: np.testing.assert_array_equal(a[seed], b), together, alone)
 
 
+def batch_norm_by(apply, x, scale, bias):
+    """Value, batch statistics and all gradients of a loss that depends on every output."""
+
+    def loss(x, scale, bias):
+        variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": {"mean": 0 * bias, "var": 1 + 0 * bias}}
+        y, updates = apply(variables, x)
+        return jnp.sum(jnp.sin(y) * jnp.arange(y.size).reshape(y.shape)), (y, updates)
+
+    return jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(x, scale, bias)
+
+
+def flax_batch_norm(variables, x):
+    norm = nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5)
+    return norm.apply(variables, x, mutable=["batch_stats"])
+
+
+@pytest.mark.parametrize(("shape", "shift"), [((64, 5), 0.0), ((8, 4, 3, 6), 3.0)])
+def test_batch_norm_is_that_of_flax_with_its_gradients(shape, shift):
+    generator = np.random.default_rng(0)
+    x, scale, bias = (jnp.asarray(generator.standard_normal(s), jnp.float32) for s in (shape, shape[-1:], shape[-1:]))
+    x = 2 * x + shift
+    expected = batch_norm_by(flax_batch_norm, x, scale, bias)
+    found = batch_norm_by(lambda v, x: BatchNorm().apply(v, x, train=True, mutable=["batch_stats"]), x, scale, bias)
+    same = partial(jax.tree.map, partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3))
+    same(found, expected)
+    with pytest.raises(AssertionError):
+        same(batch_norm_by(flax_batch_norm, x, scale, 1.01 * bias), expected)
+
+
+def test_batch_norm_in_eval_mode_is_that_of_flax():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((6, 3)), jnp.float32)
+    variables = {
+        "params": {"scale": jnp.array([1.0, 2, 3]), "bias": jnp.array([0.0, 1, -1])},
+        "batch_stats": {"mean": jnp.array([0.5, 0, 2]), "var": jnp.array([1.0, 4, 0.25])},
+    }
+    expected = nn.BatchNorm(use_running_average=True, epsilon=1e-5).apply(variables, x)
+    np.testing.assert_allclose(BatchNorm().apply(variables, x, train=False), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_variance_is_sound_far_from_zero():
     x = 1e3 + jnp.asarray(np.random.default_rng(0).standard_normal((4096, 3)), jnp.float32)
-    norm = BatchNorm(use_running_average=False)
-    variables = norm.init(jax.random.key(0), x)
-    normalised, updates = norm.apply(variables, x, mutable=["batch_stats"])
+    norm = BatchNorm()
+    variables = norm.init(jax.random.key(0), x, train=False)
+    normalised, updates = norm.apply(variables, x, train=True, mutable=["batch_stats"])
     np.testing.assert_allclose(normalised.std(axis=0), 1, rtol=1e-3)
     running = 0.9 + 0.1 * np.asarray(x, np.float64).var(axis=0)
     np.testing.assert_allclose(updates["batch_stats"]["var"], running, rtol=1e-4)
