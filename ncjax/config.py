@@ -25,6 +25,7 @@ NOT_NEGATIVE = (
     "seed",
     "runs_per_step",
     "runs_per_wave",
+    "memory_gib",
     "checkpoint_epochs",
     "dataset.train_per_class",
     "runs.permutations",
@@ -39,7 +40,7 @@ NOT_NEGATIVE = (
     "mesh.data",
 )
 # What may differ between two starts of one workdir: where and how the work is placed, never what is computed.
-PLACEMENT = ("runs_per_step", "runs_per_wave", "mesh.runs", "mesh.data", "dataset.data_dir")
+PLACEMENT = ("runs_per_step", "runs_per_wave", "memory_gib", "mesh.runs", "mesh.data", "dataset.data_dir")
 
 
 def default_config() -> ConfigDict:
@@ -55,7 +56,8 @@ def default_config() -> ConfigDict:
     config.deterministic = True  # deterministic operations on GPU; CPU and TPU always are
     config.on_divergence = "record"  # a run with a non-finite loss: record it and go on, or stop everything
     config.runs_per_step = 0  # runs vmapped together; 0: 1 on CPU, all elsewhere
-    config.runs_per_wave = 0  # runs in device memory at once; 0: all
+    config.runs_per_wave = 0  # runs in device memory at once; 0: as many as fit, by XLA's memory analysis
+    config.memory_gib = 0.0  # what may be used of each device; 0: all of a GPU or TPU, 0.8 of a host's memory
     config.checkpoint_epochs = 0  # save every so many epochs; 0: at the end only (and when interrupted)
     config.evaluate_epochs = ConfigDict({"dense": 20, "log_spaced": 12})  # every epoch to `dense`, then log-spaced
     config.converged = ConfigDict({"loss": 0.05, "accuracy": 1.0})  # what counts as a converged run, on training data
@@ -105,6 +107,13 @@ def validate(config: ConfigDict) -> FrozenConfigDict:
     _require(from_file == bool(flat["frame.path"]), "frame.path", flat["frame.path"], wanted)
     total = sum(config.runs[family] for family in ("permutations", "rotations", "seeds", "repeats", "jitters"))
     _require(total > 0 or from_file, "runs", dict(config.runs), "at least one run in one family")
+    return FrozenConfigDict(config)
+
+
+def placed_automatically(settings: FrozenConfigDict) -> FrozenConfigDict:
+    """The settings with runs placed as suits this machine, not the one that trained them."""
+    config, defaults = ConfigDict(settings.to_dict()), flatten(default_config())
+    config.update_from_flattened_dict({key: defaults[key] for key in PLACEMENT if key != "dataset.data_dir"})
     return FrozenConfigDict(config)
 
 

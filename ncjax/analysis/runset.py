@@ -14,14 +14,15 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
-from ncjax.config import validate
+from ncjax.config import placed_automatically, validate
 from ncjax.errors import InputError
 from ncjax.store import records
 from ncjax.store.checkpoint import Checkpoints
 from ncjax.training import parallel
 from ncjax.training.evaluate import split_features
-from ncjax.training.job import Job, empty_states, make_job, make_programs, splits_of
+from ncjax.training.job import Job, empty_states, make_job, splits_of
 from ncjax.training.measure import arrays_of, measure_runs
+from ncjax.training.memory import fit
 from ncjax.training.runs import RunSpec
 from ncjax.training.step import RunState, steps_per_epoch
 
@@ -160,7 +161,7 @@ class RunSet:
         self._last_step()
         target = target or self.workdir / "analysis"
         records.keep_rows_until(target, -1)
-        job, programs, splits = self._job, make_programs(self._job), splits_of(self._job.dataset)
+        (job, programs), splits = fit(self._job, training=False), splits_of(self._job.dataset)
         placed = tuple(parallel.place_shared(split, job.layout) for split in splits)
         steps_of_epoch = steps_per_epoch(len(self.labels["train"]), self.config.batch_size)
         for step in self.steps:
@@ -174,7 +175,7 @@ class RunSet:
 
     @cached_property
     def _job(self) -> Job:
-        return make_job(self.config, (self.specs, self.frames))
+        return make_job(placed_automatically(self.config), (self.specs, self.frames))
 
     @cached_property
     def _like(self) -> RunState:

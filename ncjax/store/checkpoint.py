@@ -2,7 +2,8 @@
 
 Orbax restores a file with a flipped byte without complaint and names a step whose files are gone as the latest one.
 So each save carries the digests of its leaves, and `restore_newest` walks from the newest step to the oldest until one
-is intact. A checkpoint holds plain unpadded (R, ...) arrays: it does not know on how many devices it was made.
+is intact. A checkpoint holds plain unpadded (R, ...) arrays: it does not know on how many devices it was made. Where
+several processes train together, process 0 alone comes here.
 """
 
 import hashlib
@@ -19,8 +20,14 @@ class Checkpoints:
     """The checkpoints of a workdir; use as a context manager, so that a save under way is finished."""
 
     def __init__(self, workdir: Path):
-        options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager((workdir / "checkpoints").resolve(), options=options)
+        folder = (workdir / "checkpoints").resolve()
+        folder.mkdir(parents=True, exist_ok=True)  # Orbax makes it only where all processes take part
+        options = ocp.CheckpointManagerOptions(
+            cleanup_tmp_directories=True,
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}),
+        )
+        self._manager = ocp.CheckpointManager(folder, options=options)
 
     def __enter__(self):
         return self

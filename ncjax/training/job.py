@@ -10,7 +10,7 @@ from ml_collections import FrozenConfigDict
 
 from ncjax import data, models
 from ncjax.errors import InputError
-from ncjax.training import parallel
+from ncjax.training import hosts, parallel
 from ncjax.training.evaluate import evaluate
 from ncjax.training.runs import RunSpec, base_frames, run_specs, stacked_frames, stacked_inputs
 from ncjax.training.step import (
@@ -56,9 +56,7 @@ def make_job(settings: FrozenConfigDict, stored: tuple[list[RunSpec], Frames] | 
     Raises:
       InputError: when data, frame, batch size or mesh do not fit.
     """
-    dataset = data.load(
-        settings.dataset.name, data_dir=settings.dataset.data_dir, train_per_class=settings.dataset.train_per_class
-    )
+    dataset = hosts.first_then_others(lambda: _load(settings.dataset))
     num_train = len(dataset.train_labels)
     if settings.batch_size > num_train:
         raise InputError(
@@ -66,11 +64,7 @@ def make_job(settings: FrozenConfigDict, stored: tuple[list[RunSpec], Frames] | 
         )
     specs, frames = stored or _specs_and_frames(settings, dataset.num_classes)
     wave = min(settings.runs_per_wave or len(specs), len(specs))
-    mesh = parallel.make_mesh(wave, settings.mesh.runs, settings.mesh.data)
-    if settings.batch_size % mesh.shape["data"]:
-        raise InputError(
-            f"config.batch_size is {settings.batch_size}: it must divide by mesh.data {mesh.shape['data']}"
-        )
+    mesh = parallel.make_mesh(wave, settings.mesh.runs, settings.mesh.data, settings.batch_size)
     optimizer = make_optimizer(
         **settings.optimizer, total_steps=settings.epochs * steps_per_epoch(num_train, settings.batch_size)
     )
@@ -87,6 +81,10 @@ def make_job(settings: FrozenConfigDict, stored: tuple[list[RunSpec], Frames] | 
     )
     layout = parallel.make_layout(wave, mesh, settings.runs_per_step)
     return Job(settings, dataset, recipe, specs, stacked_inputs(specs, frames), layout)
+
+
+def _load(dataset: FrozenConfigDict) -> data.Dataset:
+    return data.load(dataset.name, data_dir=dataset.data_dir, train_per_class=dataset.train_per_class)
 
 
 def _specs_and_frames(settings: FrozenConfigDict, num_classes: int) -> tuple[list[RunSpec], Frames]:
@@ -117,16 +115,16 @@ def make_programs(job: Job) -> Programs:
     )
 
 
+def state_shapes(job: Job) -> RunState:
+    """Shapes and types of all states, (R, ...)."""
+    first = jax.tree.map(lambda leaf: leaf[0], job.inputs)
+    one = jax.eval_shape(lambda inputs: init_state(job.recipe, inputs, job.dataset.train_images.shape[1:]), first)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(job.specs), *leaf.shape), leaf.dtype), one)
+
+
 def empty_states(job: Job) -> RunState:
     """Zeros in the shapes of all states, (R, ...): what a checkpoint must look like."""
-    one = jax.eval_shape(
-        lambda inputs: init_state(job.recipe, inputs, job.dataset.train_images.shape[1:]), _first(job.inputs)
-    )
-    return jax.tree.map(lambda leaf: np.zeros((len(job.specs), *leaf.shape), leaf.dtype), one)
-
-
-def _first(inputs: RunInputs) -> RunInputs:
-    return jax.tree.map(lambda leaf: leaf[0], inputs)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state_shapes(job))
 
 
 class Splits(NamedTuple):

@@ -35,7 +35,8 @@ class Layout(NamedTuple):
 def use_all_cores() -> None:
     """Make every CPU core a jax device; call before jax is first used. Changes nothing on GPU and TPU."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jax.config.update("jax_num_cpu_devices", allowed or 1)
+    if jax.config.jax_num_cpu_devices < 1:  # a user's own choice (JAX_NUM_CPU_DEVICES) stands
+        jax.config.update("jax_num_cpu_devices", allowed or 1)
 
 
 def keep_compilations() -> None:
@@ -46,25 +47,33 @@ def keep_compilations() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def make_mesh(num_runs: int, runs: int = 0, data: int = 0) -> Mesh:
+def make_mesh(num_runs: int, runs: int = 0, data: int = 0, batch_size: int = 0) -> Mesh:
     """A ("runs", "data") mesh over all devices; 0 means automatic: as many along runs as there are runs to fill them.
 
-    Cores of one CPU gain nothing from splitting a batch, so there the automatic mesh leaves spare ones out.
+    The others split the batch, which they must divide; where they do not, more devices go along runs, some of which
+    compute a copy. Cores of one CPU gain nothing from splitting a batch, so there the automatic mesh leaves them out.
 
     Raises:
-      InputError: when the devices cannot form the mesh asked for.
+      InputError: when the devices cannot form the mesh asked for, or the batch does not divide.
     """
     devices = jax.devices()
     if not runs and not data and devices[0].platform == "cpu" and jax.process_count() == 1:
         devices = devices[: min(num_runs, len(devices))]
     total = len(devices)
     if not runs:
-        fitting = [n for n in range(1, total + 1) if total % n == 0 and n * (data or 1) <= total]
-        runs = total // data if data else max([n for n in fitting if n <= num_runs])
+        runs = total // data if data else _runs_axis(total, num_runs, batch_size)
     data = data or total // runs
     if runs * data != total:
         raise InputError(f"config.mesh: {runs} x {data} does not use the {total} devices; leave both 0 for automatic")
+    if batch_size % data:
+        raise InputError(f"config.batch_size is {batch_size}: it must divide by mesh.data {data}")
     return jax.make_mesh((runs, data), ("runs", "data"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def _runs_axis(total: int, num_runs: int, batch_size: int) -> int:
+    """The largest divisor of `total` up to `num_runs`, else the smallest above, that leaves a divisor of the batch."""
+    fitting = [n for n in range(1, total + 1) if total % n == 0 and batch_size % (total // n) == 0]
+    return max([n for n in fitting if n <= num_runs], default=fitting[0])
 
 
 def make_layout(num_runs: int, mesh: Mesh, runs_per_step: int) -> Layout:
@@ -101,10 +110,29 @@ def over_runs(function: Callable, layout: Layout, donate: bool = False) -> Calla
 
 
 def spread_batch(mesh: Mesh) -> Callable:
-    """Constrain the leading axis of every array of a batch to the "data" devices; the identity where there is one."""
-    if mesh.shape["data"] == 1:
-        return lambda batch: batch
-    return lambda batch: jax.lax.with_sharding_constraint(batch, P("data"))
+    """Constrain the leading axis of every array of a batch to the "data" devices, where they divide it."""
+
+    def spread(batch):
+        divides = all(len(leaf) % mesh.shape["data"] == 0 for leaf in jax.tree.leaves(batch))
+        return jax.lax.with_sharding_constraint(batch, P("data")) if divides else batch
+
+    return spread if mesh.shape["data"] > 1 else lambda batch: batch
+
+
+def shapes_of_runs(tree, layout: Layout):
+    """Shapes, types and places of what `place_runs` makes of a tree with the leading axis (R, ...)."""
+    sharding = NamedSharding(layout.mesh, P("runs"))
+
+    def shape(leaf):
+        return jax.ShapeDtypeStruct((layout.padded_runs, *leaf.shape[1:]), leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(shape, tree)
+
+
+def shapes_of_shared(tree, layout: Layout):
+    """The same for `place_shared`."""
+    sharding = NamedSharding(layout.mesh, P())
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
 def place_runs(tree, layout: Layout):

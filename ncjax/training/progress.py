@@ -10,7 +10,8 @@ from tqdm import tqdm
 class Progress:
     """Counts epochs and run-images; use as a context manager."""
 
-    def __init__(self, epochs: int, first_epoch: int, run_images_per_epoch: int):
+    def __init__(self, epochs: int, first_epoch: int, run_images_per_epoch: int, live: bool = True):
+        self._live = live and sys.stderr.isatty()
         self._epochs, self._first, self._work = epochs, first_epoch, run_images_per_epoch
         self._started = time.monotonic()
         self._training_seconds, self._done = 0.0, 0
@@ -18,7 +19,7 @@ class Progress:
         self._accuracies = ""
 
     def __enter__(self):
-        if sys.stderr.isatty():
+        if self._live:
             self._bar = tqdm(total=self._epochs, initial=self._first, unit="epoch", dynamic_ncols=True)
         return self
 
@@ -44,7 +45,7 @@ class Progress:
             f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}{self._accuracies}, "
             f"loss {fmean(_values(rows, 'train', 'loss')):.3g}, p_min {fmean(_values(rows, 'train', 'p_min')):+.2f}, "
             f"test accuracy {fmean(_values(rows, 'test', 'accuracy')):.4f}, {self._rate()}, "
-            f"{_clock(self._remaining())} left",
+            f"{clock(self._remaining())} left",
             flush=True,
         )
 
@@ -60,7 +61,8 @@ def _values(rows: list[dict], split: str, metric: str) -> list[float]:
     return [row["value"] for row in rows if row["split"] == split and row["metric"] == metric]
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """m:ss or h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -3,12 +3,15 @@
 A segment ends where an evaluation or a checkpoint is due. Runs that do not fit the memory together are trained in
 waves: each wave is placed, trained to the end of the segment, evaluated and brought back, so records and checkpoints
 always hold all runs at one step and know nothing of waves.
+
+Where several processes train together, all of them run this loop and process 0 reads and writes the workdir for all.
 """
 
 import signal
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -19,25 +22,15 @@ from ncjax.config import difference
 from ncjax.errors import InputError
 from ncjax.store import environment, records
 from ncjax.store.checkpoint import Checkpoints
-from ncjax.training import parallel
-from ncjax.training.job import Job, Programs, empty_states, labels_of, make_job, make_programs, splits_of
+from ncjax.training import hosts, parallel
+from ncjax.training.job import Frames, Job, Programs, empty_states, labels_of, make_job, splits_of
 from ncjax.training.measure import arrays_of, measure_runs
+from ncjax.training.memory import fit
 from ncjax.training.progress import Progress
+from ncjax.training.schedule import checkpoint_epochs, evaluation_epochs
 from ncjax.training.step import steps_per_epoch
 
 SAME_FRAME = 1e-3  # of the largest entry: frames that differ less differ by rounding
-
-
-def evaluation_epochs(epochs: int, dense: int, log_spaced: int) -> list[int]:
-    """Every epoch up to `dense`, then `log_spaced` more up to and including the last."""
-    dense = min(dense, epochs)
-    later = np.geomspace(max(dense, 1), epochs, log_spaced + 1)[1:]
-    return sorted({*range(1, dense + 1), *(round(epoch) for epoch in later), epochs})
-
-
-def checkpoint_epochs(epochs: int, every: int) -> list[int]:
-    """Every `every` epochs (0: none of them) and the last."""
-    return sorted({*range(every, epochs + 1, every), epochs}) if every else [epochs]
 
 
 def train(settings: FrozenConfigDict, workdir: Path) -> int:
@@ -49,42 +42,30 @@ def train(settings: FrozenConfigDict, workdir: Path) -> int:
     Raises:
       InputError: when the settings do not fit, or the workdir belongs to another config or other data.
     """
-    job = open_workdir(workdir, make_job(settings))
-    with Checkpoints(workdir) as checkpoints, _stop_signal() as stopping:
-        return _train(job, workdir, checkpoints, stopping)
+    job = make_job(settings)
+    hosts.require_same(f"{settings.to_json()} {job.dataset.fingerprint}")
+    frames = hosts.from_first(lambda: check_workdir(workdir, job))
+    job, programs = fit(job._replace(inputs=job.inputs._replace(frame=frames)))
+    hosts.from_first(lambda: claim_workdir(workdir, job))
+    with Checkpoints(workdir) if hosts.is_first() else nullcontext() as checkpoints, _stop_signal() as stopping:
+        return _train(job, programs, workdir, checkpoints, stopping)
 
 
-def open_workdir(workdir: Path, job: Job) -> Job:
-    """Claim a new workdir for a job, or check that an old one belongs to it; note this start in environment.json.
-
-    Returns the job, with the frames of the workdir.
+def check_workdir(workdir: Path, job: Job) -> Frames:
+    """The frames of the job, those of the workdir where it has some: a solve on another machine rounds otherwise.
 
     Raises:
-      InputError: naming the settings that differ, or that data or frames do.
+      InputError: when the workdir belongs to another job: naming the settings that differ, or that data or frames do.
     """
-    config_path, environment_path = workdir / "config.json", workdir / "environment.json"
-    starts = []
-    if config_path.exists():
-        differing = difference(records.read_json(config_path), job.settings)
-        if differing:
-            raise InputError(f"{workdir} belongs to another config ({'; '.join(differing)}): choose another --workdir")
-        starts = records.read_json(environment_path)["starts"]
-        if starts[-1]["data"] != job.dataset.fingerprint:
-            raise InputError(
-                f"{workdir} was trained on other data than {job.dataset.name} is now: choose another --workdir"
-            )
-        job = _with_stored_frames(workdir, job)
-    here = environment.describe(job.layout.mesh.devices.ravel()) | {"data": job.dataset.fingerprint}
-    records.write_json(environment_path, {"starts": [*starts, here]})
-    records.write_json(workdir / "runs.json", [spec.as_dict() for spec in job.specs])
-    records.write_array(workdir / "frames.npy", job.inputs.frame)
-    records.write_arrays(workdir / "labels.npz", labels_of(job.dataset))
-    records.write_json(config_path, job.settings.to_dict())  # last: a config.json means that all the others are there
-    return job
-
-
-def _with_stored_frames(workdir: Path, job: Job) -> Job:
-    """The job with the frames the runs began with: a solve on another machine rounds otherwise, a file may change."""
+    if not (workdir / "config.json").exists():
+        return job.inputs.frame
+    differing = difference(records.read_json(workdir / "config.json"), job.settings)
+    if differing:
+        raise InputError(f"{workdir} belongs to another config ({'; '.join(differing)}): choose another --workdir")
+    if _starts(workdir)[-1]["data"] != job.dataset.fingerprint:
+        raise InputError(
+            f"{workdir} was trained on other data than {job.dataset.name} is now: choose another --workdir"
+        )
     stored = records.read_array(workdir / "frames.npy")
     tolerance = SAME_FRAME * np.abs(stored).max(initial=0)
     if stored.shape != job.inputs.frame.shape or not np.allclose(stored, job.inputs.frame, rtol=0, atol=tolerance):
@@ -92,11 +73,27 @@ def _with_stored_frames(workdir: Path, job: Job) -> Job:
             f"{workdir} was trained with other frames than config.frame gives now: restore the file they came from or "
             "choose another --workdir"
         )
-    return job._replace(inputs=job.inputs._replace(frame=stored))
+    return stored
 
 
-def _train(job: Job, workdir: Path, checkpoints: Checkpoints, stopping: Callable[[], bool]) -> int:
-    settings, programs = job.settings, make_programs(job)
+def claim_workdir(workdir: Path, job: Job) -> None:
+    """Write what a workdir says of its job before it has trained, and note this start in environment.json."""
+    starts = _starts(workdir) if (workdir / "config.json").exists() else []
+    here = environment.describe(job.layout.mesh.devices.ravel()) | {"data": job.dataset.fingerprint}
+    records.write_json(workdir / "environment.json", {"starts": [*starts, here]})
+    records.write_json(workdir / "runs.json", [spec.as_dict() for spec in job.specs])
+    records.write_array(workdir / "frames.npy", job.inputs.frame)
+    records.write_arrays(workdir / "labels.npz", labels_of(job.dataset))
+    # last: a config.json means that all the others are there
+    records.write_json(workdir / "config.json", job.settings.to_dict())
+
+
+def _starts(workdir: Path) -> list[dict]:
+    return records.read_json(workdir / "environment.json")["starts"]
+
+
+def _train(job: Job, programs: Programs, workdir: Path, checkpoints, stopping: Callable[[], bool]) -> int:
+    settings = job.settings
     steps = steps_per_epoch(len(job.dataset.train_labels), settings.batch_size)
     evaluate_at = evaluation_epochs(settings.epochs, **settings.evaluate_epochs)
     save_at = checkpoint_epochs(settings.epochs, settings.checkpoint_epochs)
@@ -104,7 +101,8 @@ def _train(job: Job, workdir: Path, checkpoints: Checkpoints, stopping: Callable
     inputs, states = (parallel.Waves(job.layout, len(job.specs)) for _ in range(2))
     inputs.load(job.inputs)
     epoch = _restore_or_init(job, programs, inputs, states, workdir, checkpoints) // steps
-    with Progress(settings.epochs, epoch, len(job.specs) * steps * settings.batch_size) as progress:
+    work = len(job.specs) * steps * settings.batch_size
+    with Progress(settings.epochs, epoch, work, live=hosts.is_first()) as progress:
         while epoch < settings.epochs and not stopping():
             end, found = min(due for due in (*evaluate_at, *save_at) if due > epoch), []
             for wave in range(len(states)):
@@ -116,11 +114,17 @@ def _train(job: Job, workdir: Path, checkpoints: Checkpoints, stopping: Callable
                     found.append(states.fetch(wave, programs.evaluate(state, (own,), splits)))
                 states.put(wave, state)
             if end > epoch and end in evaluate_at:
-                _record(job, workdir, end, end * steps, parallel.concatenate(found), progress)
+                record = partial(_record, job, workdir, end, end * steps, parallel.concatenate(found), progress)
+                hosts.from_first(record)
             epoch = end
-            if (epoch in save_at or stopping()) and epoch * steps not in checkpoints.steps():
-                checkpoints.save(epoch * steps, states.fetch_all())
+            if epoch in save_at or stopping():
+                hosts.from_first(partial(_save, checkpoints, epoch * steps, states.fetch_all()))
     return epoch
+
+
+def _save(checkpoints: Checkpoints, step: int, state) -> None:
+    if step not in checkpoints.steps():
+        checkpoints.save(step, state)
 
 
 def _advance(programs: Programs, state, own, train_split, epoch, end, stop, progress, num_waves):
@@ -133,19 +137,27 @@ def _advance(programs: Programs, state, own, train_split, epoch, end, stop, prog
     return state, epoch
 
 
-def _restore_or_init(job: Job, programs: Programs, inputs, states, workdir: Path, checkpoints: Checkpoints) -> int:
+def _restore_or_init(job: Job, programs: Programs, inputs, states, workdir: Path, checkpoints) -> int:
     """Fill `states` from the newest intact checkpoint or from the seeds; returns their step."""
-    step, saved = checkpoints.restore_newest(empty_states(job))
+    step, saved = hosts.from_first(lambda: _restore(job, workdir, checkpoints))
     if saved is None:
-        step = 0
         for wave in range(len(states)):
             states.put(wave, programs.init(inputs.take(wave), (), ()))
     else:
-        print(f"resuming at step {step}", flush=True)
         states.load(saved)
+    return step
+
+
+def _restore(job: Job, workdir: Path, checkpoints: Checkpoints):
+    """(step, state) of the newest intact checkpoint, (0, None) without one; drops what was recorded after it."""
+    step, saved = checkpoints.restore_newest(empty_states(job))
+    if saved is None:
+        step = 0
+    else:
+        print(f"resuming at step {step}", flush=True)
     checkpoints.discard_after(step)
     records.keep_rows_until(workdir, step)
-    return step
+    return step, saved
 
 
 def _record(job: Job, workdir: Path, epoch: int, step: int, evaluation, progress: Progress) -> None:
@@ -163,7 +175,7 @@ def _record(job: Job, workdir: Path, epoch: int, step: int, evaluation, progress
 
 @contextmanager
 def _stop_signal():
-    """Yields a function that says whether SIGINT or SIGTERM asked to stop; a second signal acts as it always does."""
+    """Yields a function that says whether SIGINT or SIGTERM asked any process to stop; a second one acts as always."""
     received = []
     previous = {}
 
@@ -174,7 +186,7 @@ def _stop_signal():
     for number in (signal.SIGINT, signal.SIGTERM):
         previous[number] = signal.signal(number, note)
     try:
-        yield lambda: bool(received)
+        yield lambda: hosts.any_process(bool(received))
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

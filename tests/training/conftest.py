@@ -1,13 +1,19 @@
-"""A network small enough to check by hand, and data for it."""
+"""A network small enough to check by hand, data for it, and a workdir."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ncjax.config import default_config, validate
+from ncjax.store import records
+from ncjax.store.checkpoint import Checkpoints
 from ncjax.theory.frames import simplex_etf
+from ncjax.training.job import empty_states, make_job
 from ncjax.training.runs import RunSpec, stacked_inputs
 from ncjax.training.step import Recipe, Split, make_optimizer
+from ncjax.training.train import train
 
 NUM_CLASSES, DIM, NUM_TRAIN = 3, 5, 24
 
@@ -69,3 +75,46 @@ def split():
 @pytest.fixture
 def inputs():
     return make_inputs()
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory):
+    train_split, test_split = make_split(48), make_split(30, seed=1)
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(
+        path,
+        train_images=train_split.images,
+        train_labels=train_split.labels,
+        test_images=test_split.images,
+        test_labels=test_split.labels,
+    )
+    return path
+
+
+def settings_for(data_file, **changes):
+    config = default_config()
+    runs = {"runs.permutations": 2, "runs.rotations": 1, "runs.seeds": 2, "runs.repeats": 0, "runs.jitters": 0}
+    small = {"model.name": "mlp", "epochs": 6, "batch_size": 16, "checkpoint_epochs": 2, "evaluate_epochs.dense": 3}
+    config.update_from_flattened_dict({"dataset.name": f"npz:{data_file}", **runs, **small, **changes})
+    return validate(config)
+
+
+def final_state(workdir, settings):
+    with Checkpoints(workdir) as checkpoints:
+        return checkpoints.restore_newest(empty_states(make_job(settings)))
+
+
+def assert_same_workdir(one, other, settings):
+    (step, state), (other_step, other_state) = (final_state(workdir, settings) for workdir in (one, other))
+    assert step == other_step
+    jax.tree.map(np.testing.assert_array_equal, state, other_state)
+    assert (one / records.METRICS).read_text() == (other / records.METRICS).read_text()
+
+
+@pytest.fixture(scope="module")
+def whole(data_file, tmp_path_factory):
+    """A workdir trained without interruption."""
+    workdir = tmp_path_factory.mktemp("whole")
+    settings = settings_for(data_file)
+    assert train(settings, workdir) == 6
+    return workdir, settings

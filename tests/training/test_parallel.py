@@ -1,5 +1,7 @@
 """The run axis: every way to compute runs together equals a Python loop over single runs."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -132,6 +134,36 @@ def test_a_mesh_that_does_not_fit_is_refused():
         parallel.make_mesh(4, runs=3)
     with pytest.raises(InputError, match=r"config\.mesh"):
         parallel.make_mesh(4, runs=2, data=3)
+
+
+@pytest.mark.parametrize(
+    ("devices", "num_runs", "batch", "along_runs"),
+    [
+        (8, 20, 128, 8),
+        (8, 6, 128, 4),  # two devices share a batch
+        (8, 1, 128, 1),
+        (12, 10, 48, 6),
+        (12, 5, 50, 6),  # 3 do not divide the batch of 50, 2 do: one device computes a copy
+        (3, 2, 50, 3),
+        (7, 1, 50, 7),
+    ],
+)
+def test_automatic_mesh_for_any_number_of_devices(monkeypatch, devices, num_runs, batch, along_runs):
+    monkeypatch.setattr(parallel.jax, "devices", lambda: [SimpleNamespace(platform="gpu")] * devices)
+    monkeypatch.setattr(parallel.jax, "make_mesh", lambda shape, *_, **__: shape)
+    assert parallel.make_mesh(num_runs, batch_size=batch) == (along_runs, devices // along_runs)
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused():
+    with pytest.raises(InputError, match=r"batch_size is 25: it must divide by mesh\.data 2"):
+        parallel.make_mesh(4, runs=1, data=2, batch_size=25)
+
+
+def test_a_batch_that_does_not_divide_is_computed_everywhere():
+    """As the last, smaller batch of an evaluation."""
+    mesh = parallel.make_mesh(4, runs=1, data=2)
+    odd = jax.jit(parallel.spread_batch(mesh))(np.arange(5))
+    np.testing.assert_array_equal(odd, np.arange(5))
 
 
 def test_mesh_axes():
