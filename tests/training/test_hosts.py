@@ -57,8 +57,8 @@ def free_port() -> int:
         return opened.getsockname()[1]
 
 
-def start(command: list[str], count: int, devices: int, folder: Path) -> list[subprocess.Popen]:
-    """`command` in `count` processes; {index} in it becomes the number of the process."""
+def start(command: list[str], count: int, devices: int, folder: Path, **variables) -> list[subprocess.Popen]:
+    """`command` in `count` processes; {index} in it and in `variables` becomes the number of the process."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
@@ -72,7 +72,7 @@ def start(command: list[str], count: int, devices: int, folder: Path) -> list[su
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env=environment,
+            env=environment | {name: value.replace("{index}", str(index)) for name, value in variables.items()},
         )
         for index in range(count)
     ]
@@ -177,6 +177,27 @@ def test_different_data_are_refused_by_all(folder):
     for said in finish(start(command, 2, 1, folder), code=2):
         assert "the processes differ in settings or data" in said
     assert not list(folder.glob("differ-*"))
+
+
+def test_slurm_needs_no_more_than_distributed(folder, four_devices):
+    slurm = {
+        "SLURM_JOB_ID": str(os.getpid()),  # gives the port
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "{index}",
+        "SLURM_LOCALID": "{index}",
+    }
+    command = training(folder, f"{folder}/slurm-{{index}}", 2)
+    command = command[: command.index("--distributed") + 1]
+    finish(start(command, 2, 2, folder, **slurm))
+    assert_same(folder / "slurm-0", four_devices)
+
+
+def test_distributed_alone_says_what_is_missing(folder):
+    command = training(folder, f"{folder}/alone-{{index}}", 1)
+    command = command[: command.index("--distributed") + 1]
+    assert "--coordinator=host:port" in finish(start(command, 1, 1, folder), code=2)[0]
 
 
 def test_flags_that_need_distributed():
