@@ -88,18 +88,20 @@ def over_runs(function: Callable, layout: Layout, donate: bool = False) -> Calla
     """`function(first, *others, *shared)` of ONE run as a jitted function of all runs.
 
     The result is called as `mapped(first, others, shared)`: `first` and the tuple `others` stacked (R, ...), the tuple
-    `shared` the same for all runs; it returns stacked outputs. `donate` gives the memory of `first` to the outputs.
+    `shared` the same for all runs; it returns stacked outputs. `donate` gives the memory of `first` to the outputs,
+    which must look like it.
     """
+
+    local_runs = layout.padded_runs // layout.mesh.shape["runs"]
 
     def local(first, others, shared):
         def one(run):
             return function(run[0], *run[1], *shared)
 
-        if layout.runs_per_step == 1:
-            return jax.lax.map(one, (first, others))
-        if layout.runs_per_step * layout.mesh.shape["runs"] == layout.padded_runs:
+        if 1 < layout.runs_per_step == local_runs:
             return jax.vmap(one)((first, others))
-        return jax.lax.map(one, (first, others), batch_size=layout.runs_per_step)
+        chunk = one if layout.runs_per_step == 1 else jax.vmap(one)
+        return _chunked(chunk, first, others, layout.runs_per_step, in_place=donate)
 
     specs = (P("runs"), P("runs"), P())
     # check_vma off: nothing is summed over runs, and the batch axis is the compiler's
@@ -107,6 +109,25 @@ def over_runs(function: Callable, layout: Layout, donate: bool = False) -> Calla
         local, mesh=layout.mesh, in_specs=specs, out_specs=P("runs"), axis_names={"runs"}, check_vma=False
     )
     return jax.jit(spread, donate_argnums=0 if donate else ())
+
+
+def _chunked(chunk: Callable, first, others, size: int, in_place: bool):
+    """`chunk` of `size` runs after another; `in_place` writes each result over its part of `first`.
+
+    A `lax.map` keeps all its results beside its arguments: a second copy of the states of all runs.
+    """
+    cut = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]) if size > 1 else leaf, (first, others))
+    if not in_place:
+        done = jax.lax.map(chunk, cut)
+    else:
+        count = len(jax.tree.leaves(cut)[0])
+
+        def body(index, firsts):
+            found = chunk(jax.tree.map(lambda leaf: leaf[index], (firsts, cut[1])))
+            return jax.tree.map(lambda whole, part: whole.at[index].set(part), firsts, found)
+
+        done = jax.lax.fori_loop(0, count, body, cut[0])
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]) if size > 1 else leaf, done)
 
 
 def spread_batch(mesh: Mesh) -> Callable:

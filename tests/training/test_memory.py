@@ -45,12 +45,25 @@ def need_of(job, programs):
 def test_a_small_limit_trains_in_waves_with_the_same_numbers(whole, data_file, tmp_path):
     job = make_job(settings_for(data_file))
     everything = need_of(job, make_programs(job))
-    limited = settings_for(data_file, memory_gib=0.75 * everything / GIB)
+    limited = settings_for(data_file, memory_gib=0.9 * everything / GIB)
     fitted, programs = fit(make_job(limited))
-    assert 2 <= fitted.layout.num_runs < len(job.specs)
-    assert need_of(fitted, programs) <= memory_limit(limited) == 0.75 * everything
+    assert 2 < fitted.layout.num_runs < len(job.specs)  # two loop over their runs: bitwise the same
+    assert need_of(fitted, programs) <= memory_limit(limited) == pytest.approx(0.9 * everything)
     assert train(limited, tmp_path / "waves") == 6
     assert_same_workdir(whole[0], tmp_path / "waves", limited)
+
+
+@pytest.mark.parametrize("runs_per_step", [1, 2])
+def test_memory_grows_with_the_runs_by_their_state_alone(data_file, runs_per_step):
+    def memory(seeds):
+        job = make_job(settings_for(data_file, runs_per_step=runs_per_step, **{"runs.seeds": seeds}))
+        return memory_of(compile_phases(job, make_programs(job))["train_epoch"])
+
+    few, many = memory(9), memory(37)  # and 3 others: 6 and 20 a device
+    states = 14 * 4 * (2 * 21_120 + 640)  # parameters, momentum, batch statistics
+    inputs = 14 * (4 * 64 * 3 + 4 * 4)
+    assert many.temporary - few.temporary < 0.01 * states
+    assert many.arguments - few.arguments == pytest.approx(states + inputs, rel=0.01)
 
 
 def test_without_a_limit_all_runs_are_one_wave(data_file):
