@@ -7,27 +7,20 @@ from statistics import median
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import FrozenConfigDict
 
 from ncjax import models
 from ncjax.training import parallel
+from ncjax.training.cost import Cost, step_cost
 from ncjax.training.job import Job, labels_of, make_job, make_programs, splits_of, state_shapes
 from ncjax.training.measure import measure_runs
 from ncjax.training.memory import GIB, compile_phases, fit, memory_limit, memory_of
 from ncjax.training.progress import clock
 from ncjax.training.schedule import evaluation_epochs
-from ncjax.training.step import Recipe, RunInputs, Split, init_state, steps_per_epoch, train_step
+from ncjax.training.step import steps_per_epoch
 
 MEASURED_STEPS, MEASURED_IMAGES = 4, 400  # images of an evaluation, of each split
 MEASURED_SECONDS, MEASURED_CALLS = 2.0, 5  # whichever comes first
-
-
-class Cost(NamedTuple):
-    """Of one training step of one run, by XLA's cost analysis."""
-
-    flops: float
-    bytes_accessed: float
 
 
 class Seconds(NamedTuple):
@@ -67,22 +60,6 @@ def plan(settings: FrozenConfigDict) -> list[tuple[str, str]]:
         ("compilation", f"{compilation:.1f} s"),
     ]
     return lines + _extrapolated(job, measure_seconds(job), cost)
-
-
-def step_cost(recipe: Recipe, image_shape: tuple[int, ...], inputs: RunInputs) -> Cost:
-    """Of one step of the first of `inputs` on one device.
-
-    A recipe with plain convolutions gives the arithmetic of the algorithm; other forms may compute more for speed, in
-    loops whose passes XLA counts once.
-    """
-    recipe = dataclasses.replace(recipe, place_batch=lambda batch: batch)
-    run = jax.tree.map(lambda leaf: leaf[0], inputs)
-    state = jax.eval_shape(lambda run: init_state(recipe, run, image_shape), run)
-    images = jax.ShapeDtypeStruct((recipe.batch_size, *image_shape), np.uint8)
-    batch = Split(images, jax.ShapeDtypeStruct((recipe.batch_size,), np.int32))
-    step = jax.jit(lambda state, frame, batch: train_step(recipe, state, frame, batch))
-    found = step.lower(state, run.frame, batch).compile().cost_analysis()
-    return Cost(found["flops"], found["bytes accessed"])
 
 
 def measure_seconds(job: Job) -> Seconds:

@@ -8,9 +8,10 @@ import pytest
 
 from ncjax.errors import InputError
 from ncjax.training import parallel
+from ncjax.training.cost import step_cost
 from ncjax.training.job import make_job, make_programs, splits_of
 from ncjax.training.memory import GIB, compile_phases, fit, largest_fitting, memory_limit, memory_of
-from ncjax.training.plan import plan, step_cost
+from ncjax.training.plan import plan
 from ncjax.training.train import train
 
 from .conftest import assert_same_workdir, make_inputs, make_recipe, settings_for
