@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.throughput import make_inputs, make_recipe
+from experiments.benchmarks.cases import make_inputs, make_recipe
 from experiments.benchmarks.timing import interleaved, write_results
 from ncjax import data
 from ncjax.theory.frames import simplex_etf

@@ -1,164 +1,121 @@
 """Training throughput of many runs: ncjax against what a user would do without it.
 
     pip install -e '.[bench]'
-    python -m experiments.benchmarks.throughput --case=digits
+    python -m experiments.benchmarks.throughput [--case=digits] [--dtype=bfloat16] [--runs=1 --runs=10]
+    python -m experiments.benchmarks.throughput --memory_of_runs --case=digits
+    python -m experiments.benchmarks.throughput --plot_only
 
-Yardsticks: PyTorch eager, channels_last, all cores, one model after another; and naive JAX, `jit(vmap(step))` with
-`lax` convolutions. All variants work on the same images in interleaved repeats; the unit is run-images per second
-(runs x batch x steps / time), forward + backward + SGD, compilation excluded. Medians; ratios are what matters.
+All variants (variants.py) train on the same images in interleaved repeats; the unit is run-images per second (runs x
+batch x steps / time), forward + backward + SGD, compilation excluded. Medians; ratios within a repeat are what
+matters. Before anything is timed, PyTorch's network and ncjax's must train alike (parity.py). `of limit` is the share
+of what the hardware allows (limits.py); `peak` is the memory of a variant in a process of its own (memory.py).
+Rows are added to experiments/results/throughput.json, and throughput.png is drawn from all of them.
 """
 
 import argparse
 import os
+import sys
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from experiments.benchmarks import torch_resnet
-from experiments.benchmarks.timing import interleaved, write_results
-from ncjax import data, models
-from ncjax.theory.frames import simplex_etf
+from experiments.benchmarks import memory, report, variants
+from experiments.benchmarks.cases import CASES, DTYPES, Setting, make_setting
+from experiments.benchmarks.comparison import compare
+from experiments.benchmarks.timing import RESULTS, read_rows, write_rows
+from ncjax.models.conv import FORMS
 from ncjax.training import parallel
-from ncjax.training.runs import RunSpec, stacked_frames, stacked_inputs
-from ncjax.training.step import Recipe, RunInputs, Split, init_state, make_optimizer, train_epoch, train_step
-
-STEPS = 8  # of one epoch, which is one call
-CASES = {  # model, depth, image shape, batch size, runs
-    "digits": ("resnet8", 8, (8, 8, 1), 50, 10),  # as configs/digits.py
-    "digits128": ("resnet8", 8, (8, 8, 1), 128, 10),
-    "resnet20": ("resnet20", 20, (32, 32, 3), 64, 4),
-}
 
 
-def make_split(image_shape, batch_size) -> Split:
-    """Real digits for 8x8; random pixels elsewhere: the arithmetic does not depend on them."""
-    count = STEPS * batch_size
-    if image_shape == (8, 8, 1):
-        digits = data.load("digits", data_dir="", train_per_class=20)
-        return Split(digits.test_images[:count], digits.test_labels[:count])
-    generator = np.random.default_rng(0)
-    return Split(generator.integers(0, 256, (count, *image_shape), np.uint8), np.arange(count, dtype=np.int32) % 10)
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options of the command line, defaults filled in."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", choices=CASES, action="append", help="default: all")
+    parser.add_argument("--dtype", choices=DTYPES, action="append", help="default: float32; tf32 on GPU only")
+    parser.add_argument("--runs", type=int, action="append", help="numbers of runs; default: the case's")
+    parser.add_argument("--conv_form", choices=FORMS, action="append", help="default: auto")
+    parser.add_argument("--runs_per_step", action="append", help="1, some, all or a number; default: 1, some and all")
+    parser.add_argument("--skip", choices=("torch", "naive"), action="append", default=[], help="leave out")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=0, help="of one timed call; default: the case's")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of throughput.json and throughput.png")
+    parser.add_argument("--no_memory", action="store_true", help="do not measure peak memory")
+    parser.add_argument("--memory_of_runs", action="store_true", help="only print peak memory for 1, 4 and 10 runs")
+    parser.add_argument("--plot_only", action="store_true", help="only draw the plot from the rows already there")
+    parser.add_argument("--measure_memory", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    options.case = options.case or list(CASES)
+    options.dtype = options.dtype or ["float32"]
+    options.conv_form = options.conv_form or ["auto"]
+    options.runs_per_step = options.runs_per_step or ["1", "some", "all"]
+    wrong = [size for size in options.runs_per_step if size not in ("some", "all") and not size.isdecimal()]
+    if wrong or "0" in options.runs_per_step:
+        parser.error("--runs_per_step is 1, some, all or a number of runs")
+    return options
 
 
-def make_recipe(model: str, image_shape, batch_size: int, conv_form: str) -> Recipe:
-    channels = image_shape[-1]
-    return Recipe(
-        model=models.build(model, conv_form=conv_form),
-        optimizer=make_optimizer("constant", 0.1, 0.9, 5e-3, total_steps=1),
-        mean=(5.0,) * channels,
-        std=(6.0,) * channels,
-        batch_size=batch_size,
-    )
+def settings(options: argparse.Namespace) -> list[Setting]:
+    """Every combination of case, dtype and number of runs."""
+    combined = [(name, runs, dtype) for name in options.case for dtype in options.dtype for runs in options.runs or [0]]
+    return [make_setting(name, runs, dtype, options.steps) for name, runs, dtype in combined]
 
 
-def torch_variant(depth: int, split: Split, batch_size: int, frames):
-    """An epoch of every model, one after another."""
-    import torch
-
-    torch.set_num_threads(os.cpu_count())
-    steps = [torch_resnet.make_run(depth, split.images.shape[-1], frame, seed=0) for frame in frames]
-    images = torch.tensor((split.images.astype(np.float32) - 5) / 6).permute(0, 3, 1, 2)
-    images = images.contiguous(memory_format=torch.channels_last)
-    labels = torch.tensor(split.labels.astype(np.int64))
-
-    def epoch():
-        for step in steps:
-            order = torch.randperm(len(labels)).reshape(-1, batch_size)
-            for indices in order:
-                step(images[indices].contiguous(memory_format=torch.channels_last), labels[indices])
-
-    return epoch
+def rows_of(setting: Setting, options: argparse.Namespace) -> list[dict]:
+    """Rates of all variants, then the memory of each."""
+    rows = compare(setting, options.conv_form, options.runs_per_step, tuple(options.skip), options.repeats)
+    if not options.no_memory:
+        for row in rows:
+            size, form = row.get("runs_per_step", 1), row.get("conv_form", "auto")
+            row["peak_bytes"] = memory.in_child(setting, row["variant"], form, str(size)).get("peak_bytes")
+    return rows
 
 
-def naive_variant(model: str, split: Split, batch_size: int, inputs):
-    """jit(vmap(step)) with plain convolutions, called once a step."""
-    recipe = make_recipe(model, split.images.shape[1:], batch_size, "lax")
-    step = jax.jit(jax.vmap(lambda *a: train_step(recipe, *a), in_axes=(0, 0, None)), donate_argnums=0)
-    state = jax.jit(jax.vmap(lambda run: init_state(recipe, run, split.images.shape[1:])))(inputs)
-    images, labels, frames = (jnp.asarray(array) for array in (split.images, split.labels, inputs.frame))
-    orders = np.random.default_rng(0)
-
-    def epoch():
-        nonlocal state
-        for indices in orders.permutation(len(labels)).reshape(-1, batch_size):
-            state = step(state, frames, Split(images[indices], labels[indices]))
-        jax.block_until_ready(state)
-
-    return epoch
+def start_devices() -> None:
+    """All cores; on GPU jax leaves memory to PyTorch. Before jax is first used."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.85")
+    parallel.use_all_cores()
 
 
-def ncjax_variant(model: str, split: Split, batch_size: int, inputs, runs_per_step: int):
-    """What `ncjax.main` does: an epoch of all runs in one call."""
-    recipe = make_recipe(model, split.images.shape[1:], batch_size, "auto")
-    num_runs = len(inputs.order_seed)
-    layout = parallel.make_layout(num_runs, parallel.make_mesh(num_runs), runs_per_step)
-    init = parallel.over_runs(lambda run: init_state(recipe, run, split.images.shape[1:]), layout)
-    train = parallel.over_runs(lambda *a: train_epoch(recipe, *a), layout, donate=True)
-    placed, shared = parallel.place_runs(inputs, layout), parallel.place_shared(split, layout)
-    state = init(placed, (), ())
-
-    def epoch():
-        nonlocal state
-        state = jax.block_until_ready(train(state, (placed,), (shared,)))
-
-    return epoch
+def refuse_tf32_off_gpu(dtypes: list[str]) -> None:
+    """tf32 would be a second name of float32 elsewhere."""
+    if "tf32" in dtypes and jax.default_backend() != "gpu":
+        print("--dtype=tf32 needs a GPU", file=sys.stderr)
+        sys.exit(2)
 
 
-def make_inputs(model: str, num_runs: int) -> RunInputs:
-    """Permutations of one frame, equal seeds."""
-    specs = [RunSpec("permutation", f"permutation-{index}", 0, 0, 0) for index in range(num_runs)]
-    return stacked_inputs(specs, stacked_frames(specs, simplex_etf(10, models.feature_dim(model))[None], seed=0))
-
-
-def run_case(case: str, repeats: int) -> list[dict]:
-    """One row per variant."""
-    model, depth, image_shape, batch_size, num_runs = CASES[case]
-    split = make_split(image_shape, batch_size)
-    inputs = make_inputs(model, num_runs)
-    variants = {
-        "torch": torch_variant(depth, split, batch_size, inputs.frame),
-        "naive jit(vmap)": naive_variant(model, split, batch_size, inputs),
-        "ncjax": ncjax_variant(model, split, batch_size, inputs, runs_per_step=0),
-    }
-    first, seconds = interleaved(variants, repeats)
-    work = num_runs * STEPS * batch_size
-    rates = {name: [work / value for value in values] for name, values in seconds.items()}
-    # ratios within a repeat: the machine's mood is the same for all variants there
-    return [
-        {
-            "case": case,
-            "variant": name,
-            "runs": num_runs,
-            "batch": batch_size,
-            "median": float(np.median(values)),
-            "min": min(values),
-            "max": max(values),
-            "x torch": float(np.median(np.divide(values, rates["torch"]))),
-            "x naive": float(np.median(np.divide(values, rates["naive jit(vmap)"]))),
-            "first call seconds": first[name],
-        }
-        for name, values in rates.items()
-    ]
+def measure_all(options: argparse.Namespace) -> list[dict]:
+    """Rows of every setting, each printed and written as soon as it is there."""
+    if "torch" not in options.skip and not variants.torch_device():
+        print("PyTorch is not installed, or not for this device: its variant is left out")
+    rows = []
+    for setting in settings(options):
+        found = rows_of(setting, options)
+        print(report.table(found), end="\n\n", flush=True)
+        write_rows(options.output / "throughput.json", found)
+        rows += found
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", choices=CASES, action="append", help="default: all")
-    parser.add_argument("--repeats", type=int, default=7)
-    arguments = parser.parse_args()
-    parallel.use_all_cores()
-    rows = [row for case in arguments.case or CASES for row in run_case(case, arguments.repeats)]
-    print(
-        f"{'case':9} {'variant':16} {'R':>3} {'B':>4} {'run-images/s (min to max)':>32} {'x torch':>8} {'x naive':>8}"
-    )
-    for row in rows:
-        spread = f"{row['median']:,.0f} ({row['min']:,.0f} to {row['max']:,.0f})"
-        print(
-            f"{row['case']:9} {row['variant']:16} {row['runs']:3} {row['batch']:4} {spread:>32} "
-            f"{row['x torch']:8.2f} {row['x naive']:8.2f}"
-        )
-    write_results("throughput", repeats=arguments.repeats, rows=rows)
+    options = parse()
+    start_devices()
+    if options.plot_only:
+        report.plot_ratios(read_rows(options.output / "throughput.json"), options.output / "throughput.png")
+        return
+    refuse_tf32_off_gpu(options.dtype)
+    if options.measure_memory:
+        (setting,) = settings(options)
+        memory.hand_back(memory.measure(setting, options.measure_memory, options.conv_form, options.runs_per_step))
+        return
+    if options.memory_of_runs:
+        options.runs = options.runs or list(memory.RUNS)
+        memory.print_memory_of_runs(settings(options))
+        return
+    rows = measure_all(options)
+    report.plot_ratios(read_rows(options.output / "throughput.json"), options.output / "throughput.png")
+    if any("error" in row for row in rows):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
