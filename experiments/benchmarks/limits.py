@@ -1,9 +1,6 @@
 """What the hardware allows: arithmetic and memory bandwidth, against what a training step needs of both.
 
-A step's FLOPs are those XLA counts in the lowered, unoptimised program of ONE run with `lax` convolutions: on every
-backend they agree with the count by hand (ResNet-20: 0.92 of 3 x 2 x 40.6 million per image, because XLA leaves out
-products with padding and nobody needs the gradient of the images). After optimisation they no longer do: convolutions
-become calls of libraries. Its bytes are those of the compiled program, where fused operations read and write once.
+What a step needs is counted by XLA for ONE run with plain convolutions (ncjax/training/cost.py).
 
 The limit of a GPU or TPU is the lower of the two (the roofline). On CPU it is arithmetic alone: XLA counts as memory
 traffic what caches serve there.
@@ -18,9 +15,9 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.benchmarks.cases import Setting, make_inputs, setting_recipe, state_shapes
+from experiments.benchmarks.cases import Setting, make_inputs, setting_recipe
 from experiments.benchmarks.timing import allowed_cores, repeated
-from ncjax.training.step import Split, train_step
+from ncjax.training.cost import step_cost
 
 
 class Limits(NamedTuple):
@@ -38,22 +35,18 @@ class Limits(NamedTuple):
 
 def limits(setting: Setting) -> Limits:
     """Measured rates, counted needs."""
-    return Limits(matmul_rate(setting.dtype), bandwidth(), *step_cost(setting))
+    return Limits(matmul_rate(setting.dtype), bandwidth(), *cost_per_image(setting))
 
 
-def step_cost(setting: Setting) -> tuple[float, float]:
+def cost_per_image(setting: Setting) -> tuple[float, float]:
     """(FLOPs, bytes) of one training step of one run, per image."""
-    case, recipe = setting.case, setting_recipe(setting, "lax")
-    state, frame = state_shapes(recipe, case.image_shape), make_inputs(case.model, 1).frame[0]
-    images = jax.ShapeDtypeStruct((case.batch_size, *case.image_shape), jnp.uint8)
-    batch = Split(images, jax.ShapeDtypeStruct((case.batch_size,), jnp.int32))
-    lowered = jax.jit(lambda *a: train_step(recipe, *a)).lower(state, frame, batch)
-    flops, moved = lowered.cost_analysis()["flops"], lowered.compile().cost_analysis()["bytes accessed"]
-    return flops / case.batch_size, moved / case.batch_size
+    case = setting.case
+    cost = step_cost(setting_recipe(setting, "lax"), case.image_shape, make_inputs(case.model, 1))
+    return cost.flops / case.batch_size, cost.bytes_accessed / case.batch_size
 
 
 @cache
-def matmul_rate(dtype: str, size: int = 0, repeats: int = 10) -> float:
+def matmul_rate(dtype: str, size: int = 0, repeats: int = 5) -> float:
     """FLOP/s of large square products in the precision of `dtype`: jax on all devices, or PyTorch on CPU if faster."""
     on_cpu = jax.default_backend() == "cpu"
     size = size or (2048 if on_cpu else 8192)

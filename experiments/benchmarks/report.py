@@ -116,7 +116,8 @@ def plot_cost_per_run(rows: list[dict], path: Path) -> Path:
         axis.set_title(dtype, fontsize=9)
         axis.set_xlabel("runs")
     axes[0].set_ylabel("milliseconds per step and run")
-    axes[-1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    if rows:
+        axes[-1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return _save(figure, path)
 
 

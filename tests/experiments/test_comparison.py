@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.benchmarks import comparison, variants
+from experiments.benchmarks import comparison, limits, variants
 from experiments.benchmarks.cases import Case, Setting
 from experiments.benchmarks.throughput import parse, settings
 
@@ -45,7 +45,9 @@ def test_a_failing_variant_leaves_its_error_and_the_others_go_on():
     assert errors == dict.fromkeys("ab", "RuntimeError: RESOURCE_EXHAUSTED: out of memory")
 
 
-def test_rows_of_a_tiny_comparison():
+def test_rows_of_a_tiny_comparison(monkeypatch):
+    monkeypatch.setattr(limits, "matmul_rate", lambda dtype: 1e12)
+    monkeypatch.setattr(limits, "bandwidth", lambda: 1e10)
     setting = Setting("tiny", Case("mlp", (8, 8, 1), 4, 2), 2, "float32", 1)
     naive, ncjax = comparison.compare(setting, ["auto"], ["1", "all"], skip=("torch",), repeats=2)
     assert (naive["variant"], ncjax["variant"]) == ("naive jit(vmap)", "ncjax w=1")

@@ -16,7 +16,7 @@ def multiply_adds_of_resnet20():
 def test_flops_of_a_training_step_are_those_counted_by_hand():
     expected = 3 * 2 * multiply_adds_of_resnet20()
     assert expected == pytest.approx(6 * 41e6, rel=0.02)
-    flops, moved = limits.step_cost(make_setting("resnet20"))
+    flops, moved = limits.cost_per_image(make_setting("resnet20"))
     assert flops == pytest.approx(expected, rel=0.1)
     assert moved > 4 * 32**2 * 16 * 19  # every layer's output is written at least once
 
