@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.benchmarks import startup
+
 ROOT = Path(__file__).parents[1]
 QUICK = ["model.name=mlp", "epochs=3", "runs.permutations=2", "runs.rotations=2", "runs.seeds=2", "runs.jitters=2"]
 
@@ -92,30 +94,11 @@ def test_missing_config_and_missing_workdir():
     assert "Traceback" not in finished.stderr
 
 
-COUNTING = """
-import collections
-import jax
-counts = collections.Counter()
-jax.monitoring.register_event_listener(lambda event, **_: counts.update([event.rsplit("/", 1)[-1]]))
-from ncjax import command, main
-try:
-    command.run(main.main)
-except SystemExit as end:
-    assert not end.code
-print("compiled", counts["cache_misses"], "reused", counts["cache_hits"])
-"""
-
-
-def test_a_second_start_compiles_nothing_again(tmp_path):
-    said = []
-    for name in ("first", "second"):
-        arguments = [sys.executable, "-c", COUNTING, *train_arguments(tmp_path / name, *QUICK)]
-        environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-        finished = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
-        said.append(finished.stdout.splitlines()[-1].split())
-    (_, compiled, _, reused), again = said
-    assert int(compiled) > 10
-    assert again == ["compiled", "0", "reused", str(int(compiled) + int(reused))]
+def test_a_second_start_compiles_nothing_again():
+    cold, warm = startup.cold_and_warm([f"--config.{change}" for change in QUICK if not change.startswith("epochs")])
+    assert cold.compiled > 10
+    assert warm.compiled == 0
+    assert warm.reused == cold.compiled + cold.reused
 
 
 def test_default_workdir(tmp_path):

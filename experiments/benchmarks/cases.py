@@ -8,9 +8,10 @@ import numpy as np
 from ncjax import data, models
 from ncjax.theory.frames import simplex_etf
 from ncjax.training.runs import RunSpec, stacked_frames, stacked_inputs
-from ncjax.training.step import Recipe, RunInputs, RunState, Split, init_state, make_optimizer
+from ncjax.training.step import Recipe, RunInputs, RunState, Split, make_optimizer, state_shape
 
 MEAN, STD, WEIGHT_DECAY = 5.0, 6.0, 5e-3
+NUM_CLASSES = 10
 DTYPES = ("float32", "tf32", "bfloat16")  # tf32: float32 arrays, products in TensorFloat-32; GPU only
 
 
@@ -65,7 +66,9 @@ def make_split(image_shape: tuple[int, ...], count: int) -> Split:
         digits = data.load("digits", data_dir="", train_per_class=20)
         return Split(digits.test_images[:count], digits.test_labels[:count])
     generator = np.random.default_rng(0)
-    return Split(generator.integers(0, 256, (count, *image_shape), np.uint8), np.arange(count, dtype=np.int32) % 10)
+    return Split(
+        generator.integers(0, 256, (count, *image_shape), np.uint8), np.arange(count, dtype=np.int32) % NUM_CLASSES
+    )
 
 
 def setting_split(setting: Setting) -> Split:
@@ -95,12 +98,14 @@ def setting_recipe(setting: Setting, conv_form: str, **more) -> Recipe:
 def make_inputs(model: str, num_runs: int) -> RunInputs:
     """Permutations of one frame, equal seeds."""
     specs = [RunSpec("permutation", f"permutation-{index}", 0, 0, 0) for index in range(num_runs)]
-    return stacked_inputs(specs, stacked_frames(specs, simplex_etf(10, models.feature_dim(model))[None], seed=0))
+    return stacked_inputs(
+        specs, stacked_frames(specs, simplex_etf(NUM_CLASSES, models.feature_dim(model))[None], seed=0)
+    )
 
 
 def host_state(recipe: Recipe, image_shape: tuple[int, ...]) -> RunState:
     """One run before its first step, scales and biases random too; made by NumPy: initialisers compile for long."""
-    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state_shapes(recipe, image_shape))
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state_shape(recipe, image_shape))
     generator = np.random.default_rng(1)
 
     def draw(path, leaf):
@@ -116,12 +121,6 @@ def host_states(recipe: Recipe, setting: Setting) -> RunState:
     """The same state for every run, stacked."""
     state = host_state(recipe, setting.case.image_shape)
     return jax.tree.map(lambda leaf: np.stack([leaf] * setting.runs), state)
-
-
-def state_shapes(recipe: Recipe, image_shape: tuple[int, ...]) -> RunState:
-    """Shapes and types of the state of one run."""
-    run = RunInputs(np.zeros(()), *(np.zeros((), np.uint32) for _ in range(4)))  # frames do not enter
-    return jax.eval_shape(lambda run: init_state(recipe, run, image_shape), run)
 
 
 def use_precision(dtype: str) -> None:

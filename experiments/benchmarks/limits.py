@@ -15,8 +15,9 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.benchmarks.cases import Setting, make_inputs, setting_recipe
+from experiments.benchmarks.cases import NUM_CLASSES, Setting, setting_recipe
 from experiments.benchmarks.timing import allowed_cores, repeated
+from ncjax import models
 from ncjax.training.cost import step_cost
 
 
@@ -41,7 +42,7 @@ def limits(setting: Setting) -> Limits:
 def cost_per_image(setting: Setting) -> tuple[float, float]:
     """(FLOPs, bytes) of one training step of one run, per image."""
     case = setting.case
-    cost = step_cost(setting_recipe(setting, "lax"), case.image_shape, make_inputs(case.model, 1))
+    cost = step_cost(setting_recipe(setting, "lax"), case.image_shape, (models.feature_dim(case.model), NUM_CLASSES))
     return cost.flops / case.batch_size, cost.bytes_accessed / case.batch_size
 
 

@@ -20,10 +20,10 @@ from experiments.benchmarks.cases import (
     make_inputs,
     setting_recipe,
     setting_split,
-    state_shapes,
     use_precision,
 )
 from ncjax.training.parallel import make_mesh
+from ncjax.training.step import state_shape
 
 ROOT = Path(__file__).parents[2]
 MARK = "measured "  # stands before what a child process hands back
@@ -95,7 +95,7 @@ def resident_peak() -> int:
 
 def state_bytes(setting: Setting) -> int:
     """Of one run: parameters, momentum, batch statistics."""
-    state = state_shapes(setting_recipe(setting, "auto"), setting.case.image_shape)
+    state = state_shape(setting_recipe(setting, "auto"), setting.case.image_shape)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 

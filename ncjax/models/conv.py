@@ -9,8 +9,8 @@ canonical NHWC/HWIO form, and neither gradient that autodiff derives is. `canoni
 canonical convolution with the flipped, transposed kernel, and the weight gradient of a stride-1 kernel as canonical
 convolutions over chunks of images, with channels in the place of the batch and the batch in the place of channels.
 Few output channels are slow even so, so two neighbouring columns are computed as one pixel of twice the channels
-(ResNet-20: 1.06 times the images per second). For images of at most 4x4 a matmul over patches is faster; its weight
-gradient is the one of `canonical` where there is a neighbourhood to sum over.
+(ResNet-20: 1.04 to 1.09 times the images per second). For images of at most 4x4 a matmul over patches is faster; its
+weight gradient is the one of `canonical` where there is a neighbourhood to sum over.
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 FORMS = ("auto", "lax", "im2col", "canonical")
-TINY_PIXELS = 16  # images up to this many pixels take im2col on CPU; 1.25 to 1.3 times slower at 64, on digits
+TINY_PIXELS = 16  # images up to this many pixels take im2col on CPU; at 64 digits take 1.2 times as long
 CHUNK = 16  # images per piece of the weight gradient
 FEW_CHANNELS = 16  # up to so many output channels are computed for two columns at once
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")

@@ -1,12 +1,13 @@
 """What a training step needs of the hardware, by XLA's cost analysis."""
 
 import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from ncjax.training.step import Recipe, RunInputs, Split, init_state, train_step
+from ncjax.training.step import Recipe, Split, state_shape, train_step
 
 
 class Cost(NamedTuple):
@@ -16,8 +17,8 @@ class Cost(NamedTuple):
     bytes_accessed: float
 
 
-def step_cost(recipe: Recipe, image_shape: tuple[int, ...], inputs: RunInputs) -> Cost:
-    """Of one step of the first of `inputs` on one device.
+def step_cost(recipe: Recipe, image_shape: tuple[int, ...], frame_shape: tuple[int, int]) -> Cost:
+    """Of one step of one run on one device.
 
     FLOPs are those of the program as written: after optimisation convolutions become calls of libraries, whose FLOPs
     XLA does not know. A recipe with plain convolutions gives the arithmetic of the algorithm (ResNet-20: 0.92 of 3 x 2
@@ -26,11 +27,9 @@ def step_cost(recipe: Recipe, image_shape: tuple[int, ...], inputs: RunInputs) -
     operations read and write once.
     """
     recipe = dataclasses.replace(recipe, place_batch=lambda batch: batch)
-    run = jax.tree.map(lambda leaf: leaf[0], inputs)
-    state = jax.eval_shape(lambda run: init_state(recipe, run, image_shape), run)
+    frame = jax.ShapeDtypeStruct(frame_shape, np.float32)
     images = jax.ShapeDtypeStruct((recipe.batch_size, *image_shape), np.uint8)
     batch = Split(images, jax.ShapeDtypeStruct((recipe.batch_size,), np.int32))
-    lowered = jax.jit(lambda state, frame, batch: train_step(recipe, state, frame, batch)).lower(
-        state, run.frame, batch
-    )
+    step = jax.jit(partial(train_step, recipe))
+    lowered = step.lower(state_shape(recipe, image_shape), frame, batch)
     return Cost(lowered.cost_analysis()["flops"], lowered.compile().cost_analysis()["bytes accessed"])

@@ -20,6 +20,7 @@ from ncjax.training.step import (
     Split,
     init_state,
     make_optimizer,
+    state_shape,
     steps_per_epoch,
     train_epoch,
 )
@@ -117,8 +118,7 @@ def make_programs(job: Job) -> Programs:
 
 def state_shapes(job: Job) -> RunState:
     """Shapes and types of all states, (R, ...)."""
-    first = jax.tree.map(lambda leaf: leaf[0], job.inputs)
-    one = jax.eval_shape(lambda inputs: init_state(job.recipe, inputs, job.dataset.train_images.shape[1:]), first)
+    one = state_shape(job.recipe, job.dataset.train_images.shape[1:])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(job.specs), *leaf.shape), leaf.dtype), one)
 
 

@@ -3,7 +3,7 @@
 One step mapped over all devices of all hosts used to be the job of `jax.pmap`. Today's jax does it with a mesh: the
 devices form a grid ("runs", "data"); runs are split along the first axis by `shard_map`, each batch along the second
 by the compiler, so BatchNorm sees the whole batch and nobody writes a collective. Within a device, `runs_per_step`
-decides how its runs are computed: chunks of so many vmapped runs, one chunk after another in a `lax.map`.
+decides how its runs are computed: chunks of so many vmapped runs, one chunk after another in a loop, states in place.
 
 On CPU the default is 1, a plain loop: vmap over convolution kernels becomes a grouped convolution, which is slow
 there. The cores are used by declaring each a device of its own (`use_all_cores`).

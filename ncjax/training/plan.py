@@ -12,12 +12,12 @@ from ml_collections import FrozenConfigDict
 from ncjax import models
 from ncjax.training import parallel
 from ncjax.training.cost import Cost, step_cost
-from ncjax.training.job import Job, labels_of, make_job, make_programs, splits_of, state_shapes
+from ncjax.training.job import Job, labels_of, make_job, make_programs, splits_of
 from ncjax.training.measure import measure_runs
 from ncjax.training.memory import GIB, compile_phases, fit, memory_limit, memory_of
 from ncjax.training.progress import clock
 from ncjax.training.schedule import evaluation_epochs
-from ncjax.training.step import steps_per_epoch
+from ncjax.training.step import state_shape, steps_per_epoch
 
 MEASURED_STEPS, MEASURED_IMAGES = 4, 400  # images of an evaluation, of each split
 MEASURED_SECONDS, MEASURED_CALLS = 2.0, 5  # whichever comes first
@@ -38,10 +38,12 @@ def plan(settings: FrozenConfigDict) -> list[tuple[str, str]]:
     phases = {name: memory_of(compiled) for name, compiled in compile_phases(job, programs).items()}
     compilation = time.monotonic() - started
     mesh, layout = job.layout.mesh, job.layout
-    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state_shapes(job))) / len(job.specs)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state_shapes(job).params)) // len(job.specs)
+    image_shape, frame_shape = job.dataset.train_images.shape[1:], job.inputs.frame.shape[1:]
+    one = state_shape(job.recipe, image_shape)
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(one.params))
     plain = models.build(settings.model.name, features=settings.model.features, dtype=settings.dtype, conv_form="lax")
-    cost = step_cost(dataclasses.replace(job.recipe, model=plain), job.dataset.train_images.shape[1:], job.inputs)
+    cost = step_cost(dataclasses.replace(job.recipe, model=plain), image_shape, frame_shape)
     lines = [
         ("devices", f"{mesh.size} {mesh.devices.flat[0].device_kind}, mesh {_mesh(mesh)}"),
         (

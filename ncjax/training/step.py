@@ -95,6 +95,13 @@ def init_state(recipe: Recipe, inputs: RunInputs, image_shape: tuple[int, ...]) 
     return RunState(jnp.zeros((), jnp.int32), params, batch_stats, recipe.optimizer.init(params))
 
 
+def state_shape(recipe: Recipe, image_shape: tuple[int, ...]) -> RunState:
+    """Shapes and types of the state of one run."""
+    seed = jax.ShapeDtypeStruct((), jnp.uint32)
+    inputs = RunInputs(jax.ShapeDtypeStruct((0, 0), jnp.float32), seed, seed, seed, seed)  # no frame enters a state
+    return jax.eval_shape(lambda inputs: init_state(recipe, inputs, image_shape), inputs)
+
+
 def features(recipe: Recipe, params, batch_stats, images: UInt8[Array, "b h w k"], train: bool):
     """Features (B, D) float32 and the new batch statistics (None in eval mode)."""
     normalised = augment.normalise(images, jnp.asarray(recipe.mean), jnp.asarray(recipe.std))

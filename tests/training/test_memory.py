@@ -14,7 +14,7 @@ from ncjax.training.memory import GIB, compile_phases, fit, largest_fitting, mem
 from ncjax.training.plan import plan
 from ncjax.training.train import train
 
-from .conftest import assert_same_workdir, make_inputs, make_recipe, settings_for
+from .conftest import assert_same_workdir, make_recipe, settings_for
 
 
 @pytest.mark.parametrize(("limit", "fits"), [(1000, 10), (200, 10), (199, 9), (120, 2), (119, 1), (110, 1)])
@@ -95,7 +95,7 @@ def test_plan_says_what_a_job_takes_and_writes_nothing(data_file, tmp_path, monk
 
 def test_cost_of_a_step_is_its_arithmetic():
     """A matrix (16, 5) on 8 images forward and its gradient: two matmuls; BatchNorm and the classifier add to that."""
-    cost = step_cost(make_recipe(), (4, 4, 1), make_inputs(1))
+    cost = step_cost(make_recipe(), (4, 4, 1), (5, 3))
     matmuls = 2 * 2 * 8 * 16 * 5
     assert matmuls < cost.flops < 4 * matmuls
     assert cost.bytes_accessed > 4 * 16 * 5 * np.dtype(np.float32).itemsize
