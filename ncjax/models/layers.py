@@ -68,8 +68,18 @@ normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 def max_pool(x: Float[Array, "b h w k"]) -> Float[Array, "b h2 w2 k"]:
-    """Largest of every 2x2 square; a last odd row or column is left out. A reshape: fast in every loop."""
-    return _squares(x).max(axis=(2, 4))
+    """Largest of every 2x2 square; a last odd row or column is left out. A reshape: fast in every loop.
+
+    The gradient goes to one pixel of a square, the first of equal ones as in PyTorch. That of `jnp.max` goes where
+    x == max, and is lost where XLA computes x a second time for it and rounds another way.
+    """
+    squares = _squares(x)
+    of_rows = _larger(squares[..., 0, :], squares[..., 1, :])
+    return _larger(of_rows[:, :, 0], of_rows[:, :, 1])
+
+
+def _larger(first, second):
+    return jnp.where(second > first, second, first)
 
 
 def mean_pool(x: Float[Array, "b h w k"]) -> Float[Array, "b h2 w2 k"]:

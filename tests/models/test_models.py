@@ -10,7 +10,7 @@ import pytest
 
 from ncjax import models
 from ncjax.errors import InputError
-from ncjax.models.layers import BatchNorm, max_pool, mean_pool
+from ncjax.models.layers import BatchNorm, max_pool, mean_pool, normalise
 
 PARAMETERS = {  # of the features at 32x32x3: published totals minus the classifier (10 classes)
     "resnet20": 269_722 - 650,  # He et al. 2016: 0.27M
@@ -179,3 +179,21 @@ def test_pools_by_hand():
     x = jnp.arange(15.0).reshape(1, 3, 5, 1)
     np.testing.assert_array_equal(max_pool(x)[0, :, :, 0], [[6, 8]])
     np.testing.assert_array_equal(mean_pool(x)[0, :, :, 0], [[3, 5]])
+
+
+def test_gradient_of_max_pool_goes_to_the_first_of_equal_pixels():
+    x = jnp.array([[[1.0, 3, 3], [3, 2, 9]]])[..., None]
+    gradient = jax.grad(lambda x: max_pool(x).sum())(x)
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 1, 0], [0, 0, 0]])
+
+
+def test_gradient_of_max_pool_is_not_lost_when_xla_computes_its_input_twice():
+    """Unoptimised code on CPU rounds the two copies apart; with `jnp.max` the sum below is then infinite."""
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 8, 8, 3)), jnp.float32)
+
+    def total(shift, x):
+        return max_pool(normalise(x, jnp.full(3, 1.1), jnp.full(3, 0.3))[0] + shift).sum()
+
+    unoptimised = {"xla_backend_optimization_level": 0}
+    slope = jax.jit(jax.grad(total)).lower(0.0, x).compile(compiler_options=unoptimised)(0.0, x)
+    assert slope == 4 * 4 * 4 * 3  # one for every square
