@@ -6,11 +6,12 @@
 
 Why: on CPU a convolution inside a loop (`scan`, `lax.map`: every training step here) takes a slow path unless it is in
 canonical NHWC/HWIO form, and neither gradient that autodiff derives is. `canonical` writes the input gradient as a
-canonical convolution with the flipped, transposed kernel, and the weight gradient of a stride-1 kernel as canonical
-convolutions over chunks of images, with channels in the place of the batch and the batch in the place of channels.
-Few output channels are slow even so, so two neighbouring columns are computed as one pixel of twice the channels
-(ResNet-20: 1.04 to 1.09 times the images per second). For images of at most 4x4 a matmul over patches is faster; its
-weight gradient is the one of `canonical` where there is a neighbourhood to sum over.
+canonical convolution with the flipped, transposed kernel, and the weight gradient as canonical convolutions over
+chunks of images, with channels in the place of the batch and the batch in the place of channels. A stride is taken out
+first: squares of pixels become channels (ResNet-32: 1.04 times the images per second). Few output channels are slow
+even so, so two neighbouring columns are computed as one pixel of twice the channels (ResNet-20: 1.04 to 1.09 times).
+For images of at most 4x4 a matmul over patches is faster; its weight gradient is the one of `canonical` where there is
+a neighbourhood to sum over.
 """
 
 from functools import partial
@@ -81,8 +82,8 @@ def _im2col_backward(strides: int, saved, dy):
     x, patches, kernel, spread = saved
     (dx,) = spread(dy @ kernel.reshape(-1, kernel.shape[-1]).T)
     if strides == 1 and kernel.shape[0] > 1:
-        return dx, _chunked_weight_gradient(x, dy, kernel.shape[0], strides)
-    return dx, _weight_gradient_of_patches(patches, dy).reshape(kernel.shape)
+        return dx, _chunked_weight_gradient(x, dy, kernel.shape[0])
+    return dx, (patches.reshape(-1, patches.shape[-1]).T @ dy.reshape(-1, dy.shape[-1])).reshape(kernel.shape)
 
 
 _im2col.defvjp(_im2col_forward, _im2col_backward)
@@ -101,47 +102,65 @@ def _patches(x: Images, size: int, strides: int) -> Float[Array, "b h2 w2 ssk"]:
     return jnp.concatenate(shifted, axis=-1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _canonical(x: Images, kernel: Kernel, strides: int):
-    return _correlate(x, kernel, strides)
+    if strides > 1:
+        return _correlate(_squares_as_channels(x, strides), _kernel_of_squares(kernel, strides))
+    return _correlate(x, kernel)
 
 
-def _canonical_forward(x: Images, kernel: Kernel, strides: int):
-    return _correlate(x, kernel, strides), (x, kernel)
+def _squares_as_channels(x: Images, strides: int) -> Float[Array, "b h2 w2 rrk"]:
+    """Squares of r x r pixels (r = strides) side by side in the channels; 0 where a last one is cut off."""
+    rows, columns = (-(-extent // strides) for extent in x.shape[1:3])
+    missing = [(0, rows * strides - x.shape[1]), (0, columns * strides - x.shape[2])]
+    whole = jnp.pad(x, ((0, 0), *missing, (0, 0))).reshape(len(x), rows, strides, columns, strides, -1)
+    return whole.swapaxes(2, 3).reshape(len(x), rows, columns, -1)
 
 
-def _canonical_backward(strides: int, saved, dy):
+def _kernel_of_squares(kernel: Kernel, strides: int) -> Float[Array, "t t rrk o"]:
+    """The kernel that does with stride 1 over `_squares_as_channels` what this one does with `strides` over pixels."""
+    size = kernel.shape[0]
+    before = -(size // 2) % strides  # so that the pixel an output is centred on begins a square
+    taps = -(-(size + before) // strides)
+    whole = jnp.pad(kernel, ((before, taps * strides - size - before),) * 2 + ((0, 0),) * 2)
+    squares = whole.reshape(taps, strides, taps, strides, *kernel.shape[2:])
+    return squares.swapaxes(1, 2).reshape(taps, taps, -1, kernel.shape[-1])
+
+
+@jax.custom_vjp
+def _correlate(x: Images, kernel: Kernel):
+    """Stride 1, padded by size // 2 before and the rest of size - 1 behind."""
+    return _correlate_padded(x, kernel, before=kernel.shape[0] // 2)
+
+
+def _correlate_forward(x: Images, kernel: Kernel):
+    return _correlate(x, kernel), (x, kernel)
+
+
+def _correlate_backward(saved, dy):
+    """The gradient of x: dy with the kernel turned by 180 degrees, padded the other way round."""
     x, kernel = saved
-    weight_gradient = _chunked_weight_gradient if strides == 1 else _tap_weight_gradient
-    return _input_gradient(dy, kernel, x.shape, strides), weight_gradient(x, dy, kernel.shape[0], strides)
+    size = kernel.shape[0]
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return _correlate_padded(dy, turned, before=(size - 1) // 2), _chunked_weight_gradient(x, dy, size)
 
 
-def _correlate(x: Images, kernel: Kernel, strides: int):
+_correlate.defvjp(_correlate_forward, _correlate_backward)
+
+
+def _correlate_padded(x: Images, kernel: Kernel, before: int):
     """Plain; for few output channels as a kernel of one more column that slides by two, its outputs side by side."""
-    if strides > 1 or kernel.shape[-1] > FEW_CHANNELS or x.shape[2] % 2:
-        return _lax(x, kernel, strides)
+    padding = [(before, kernel.shape[0] - 1 - before)] * 2
+    if kernel.shape[-1] > FEW_CHANNELS or x.shape[2] % 2:
+        return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS)
     shifted = [jnp.pad(kernel, ((0, 0), (column, 1 - column), (0, 0), (0, 0))) for column in (0, 1)]
-    padding = [(kernel.shape[0] // 2,) * 2] * 2
     pairs = lax.conv_general_dilated(x, jnp.concatenate(shifted, -1), (1, 2), padding, dimension_numbers=DIMENSIONS)
     return pairs.reshape(*x.shape[:3], kernel.shape[-1])
 
 
-def _input_gradient(dy, kernel: Kernel, shape: tuple[int, ...], strides: int) -> Images:
-    """A stride-1 convolution of dy, spread out by `strides`, with the kernel turned by 180 degrees."""
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    if strides > 1:
-        rest = [
-            (0, extent - strides * (size - 1) - 1, strides - 1)
-            for extent, size in zip(shape[1:3], dy.shape[1:3], strict=True)
-        ]
-        dy = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *rest, (0, 0, 0)])
-    return _correlate(dy, turned, 1)
-
-
-def _chunked_weight_gradient(x: Images, dy, size: int, strides: int) -> Kernel:
+def _chunked_weight_gradient(x: Images, dy, size: int) -> Kernel:
     """dw[i, j, k, o] = sum over images and pixels of x[b, h+i, w+j, k] dy[b, h, w, o], 16 images at a time."""
     whole = len(x) // CHUNK
-    padding = [(size // 2,) * 2] * 2
+    padding = [(size // 2, (size - 1) // 2)] * 2
 
     def piece(start, count):
         lhs = lax.dynamic_slice_in_dim(x, start, count).transpose(3, 1, 2, 0)
@@ -158,14 +177,4 @@ def _chunked_weight_gradient(x: Images, dy, size: int, strides: int) -> Kernel:
     return total.transpose(1, 2, 0, 3).astype(x.dtype)
 
 
-def _tap_weight_gradient(x: Images, dy, size: int, strides: int) -> Kernel:
-    flat = _weight_gradient_of_patches(_patches(x, size, strides), dy)
-    return flat.reshape(size, size, x.shape[-1], dy.shape[-1])
-
-
-def _weight_gradient_of_patches(patches, dy) -> Float[Array, "ssk o"]:
-    return patches.reshape(-1, patches.shape[-1]).T @ dy.reshape(-1, dy.shape[-1])
-
-
-_canonical.defvjp(_canonical_forward, _canonical_backward)
 _FORMS = {"lax": _lax, "im2col": _im2col, "canonical": _canonical}
