@@ -22,6 +22,8 @@ def _parse(arguments: list[str]) -> list[str]:
     """absl's parser; config_flags raises many kinds for a wrong override or config file."""
     try:
         return flags.FLAGS(arguments)
+    except SystemExit:  # nothing but --help and its kin ends here, to which absl gives status 1
+        sys.exit(0)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         told = lines[-1] if "Traceback" in str(error) or isinstance(error, OSError) else " ".join(lines)

@@ -94,6 +94,13 @@ def test_missing_config_and_missing_workdir():
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.parametrize("module", ["ncjax.main", "ncjax.analyze"])
+def test_help_is_no_error(module):
+    finished = run(*command(module, "--help"))
+    assert finished.returncode == 0
+    assert "--workdir" in finished.stdout
+
+
 def test_a_second_start_compiles_nothing_again():
     cold, warm = startup.cold_and_warm([f"--config.{change}" for change in QUICK if not change.startswith("epochs")])
     assert cold.compiled > 10
