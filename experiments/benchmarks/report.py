@@ -68,7 +68,7 @@ def plot_ratios(rows: list[dict], path: Path) -> Path:
     for axis, kind, panel in zip(axes, kinds, panels, strict=False):
         _ratio_panel(axis, panel)
         axis.set_title(kind, fontsize=9, loc="left")
-    axes[-1].set_xlabel("training throughput relative to PyTorch (median, min to max)")
+    axes[-1].set_xlabel("throughput relative to PyTorch (median, min to max)")
     return _save(figure, path)
 
 
